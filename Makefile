@@ -1,0 +1,52 @@
+# `make demo` and `make test` do all the set-up on a fresh machine: a virtual environment, then the work itself.
+.DEFAULT_GOAL := help
+.PHONY: help demo test test-all check fix lint types imports bench wheel system-packages clean
+PYTHON ?= python3
+VENV   ?= .venv
+BIN    := $(VENV)/bin
+JOBS   ?= 2
+
+help: ## this list
+	@awk -F':.*## ' '/^[a-z-]+:.*## /{printf "  make %-16s %s\n", $$1, $$2}' $(MAKEFILE_LIST)
+
+$(VENV)/.installed: pyproject.toml
+	@test -x $(BIN)/python || $(PYTHON) -m venv $(VENV)
+	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
+	@touch $@
+
+demo: $(VENV)/.installed ## three API nodes, the balancer and traffic on this machine; Ctrl-C removes all
+	@$(BIN)/arv-balance demo
+
+test: $(VENV)/.installed ## all tests but the slow ones
+	@$(BIN)/python -X dev -m pytest -q -n $(JOBS) --dist worksteal
+
+test-all: $(VENV)/.installed ## slow ones too
+	@$(BIN)/python -X dev -m pytest -q -n $(JOBS) --dist worksteal -m "" --hypothesis-profile=ci
+
+check: $(VENV)/.installed ## lint, format, types, import contracts, generated files
+	@$(MAKE) --no-print-directory -j$(JOBS) lint types imports
+
+lint: $(VENV)/.installed
+	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
+
+types: $(VENV)/.installed
+	@$(BIN)/mypy
+
+imports: $(VENV)/.installed
+	@$(BIN)/lint-imports --no-logo
+
+fix: $(VENV)/.installed ## mend what ruff can mend
+	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+bench: $(VENV)/.installed ## CPU per request beside HAProxy, nginx, Envoy, Caddy and Traefik
+	@$(BIN)/python -P -m bench
+
+wheel: $(VENV)/.installed ## build, check its contents, smoke-run it from an empty environment
+	@rm -rf dist && $(BIN)/python -m build -q && $(BIN)/check-wheel-contents dist/*.whl --toplevel apiserver,balancer,dnsupdate
+	@sh tools/smoke-wheel
+
+system-packages: ## what the tests and the benchmark take from Debian (root)
+	@sh tools/system-packages
+
+clean: ## remove what the targets made
+	@rm -rf $(VENV) dist .demo .mypy_cache .ruff_cache .pytest_cache

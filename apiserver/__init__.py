@@ -1,0 +1,1 @@
+"""Arvados-compatible API node on PostgreSQL that is safe to run any number of times."""

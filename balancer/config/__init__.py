@@ -1,0 +1,1 @@
+"""Configuration file to values: schema, positions, errors, snapshot."""

@@ -1,0 +1,1 @@
+"""The control process (asyncio): prober, intents, admin API, events, designation."""

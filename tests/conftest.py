@@ -1,0 +1,50 @@
+"""Guards that hold in every test: no blocking call in async code, no lost exception, loopback only."""
+
+import asyncio
+import gc
+import logging
+import sys
+from collections.abc import AsyncIterator, Iterator
+from ipaddress import ip_address
+from typing import Any
+
+import pytest
+from blockbuster import blockbuster_ctx
+from hypothesis import settings
+
+settings.register_profile("dev", max_examples=50, deadline=None)
+settings.register_profile("ci", max_examples=500, deadline=None, derandomize=True)
+settings.load_profile("dev")
+
+
+@pytest.fixture(autouse=True)
+def _no_blocking_calls() -> Iterator[None]:
+    with blockbuster_ctx(["balancer", "apiserver", "dnsupdate"]):
+        yield
+
+
+@pytest.fixture(autouse=True)
+def _no_lost_exceptions(caplog: pytest.LogCaptureFixture) -> Iterator[None]:
+    yield
+    gc.collect()
+    lost = [
+        record.getMessage()
+        for record in caplog.get_records("call")
+        if record.name == "asyncio" and record.levelno >= logging.ERROR
+    ]
+    assert not lost, lost
+
+
+@pytest.fixture
+async def no_leaked_tasks() -> AsyncIterator[None]:
+    before = asyncio.all_tasks()
+    yield
+    assert asyncio.all_tasks() <= before
+
+
+def _loopback_only(event: str, args: tuple[Any, ...]) -> None:
+    if event == "socket.connect" and isinstance(args[1], tuple) and not ip_address(args[1][0]).is_loopback:
+        raise AssertionError(f"a test tried to reach {args[1]}")  # not an OSError: a prober would swallow it
+
+
+sys.addaudithook(_loopback_only)
