@@ -163,7 +163,7 @@ class Balance:
 
 @dataclass(frozen=True, slots=True)
 class Retry:
-    """Ruling 6: at most `retries` more attempts, never once a byte went downstream."""
+    """At most `retries` more attempts, never once a byte went downstream (RFC 9110 section 9.2.2)."""
 
     retries: int = 2
     on: tuple[str, ...] = ("connect", "reset", "truncated")
