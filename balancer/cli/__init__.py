@@ -24,12 +24,17 @@ def build() -> typer.Typer:
         pretty_exceptions_enable=False,
         context_settings={"help_option_names": ["-h", "--help"]},
     )
+    app.callback()(_root)
     app.command("version", rich_help_panel="Shell")(version)
     for module in sorted(pkgutil.iter_modules(__path__), key=lambda module: module.name):
         register = getattr(importlib.import_module(f"{__name__}.{module.name}"), "register", None)
         if register is not None:
             register(app)
     return app
+
+
+def _root() -> None:
+    """Balance requests over identical API servers; drain, park, upgrade, explain."""
 
 
 def version() -> None:
