@@ -28,6 +28,7 @@ HISTOGRAM_CELLS = len(BUCKETS_S) + 2  # buckets (not cumulative), +Inf, sum in m
 H_MAGIC, H_STARTED_NS, H_PARENT_PID, H_PARENT_BEAT_NS, H_CONTROL_PID, H_CONTROL_BEAT_NS, H_GENERATION = range(7)
 H_RELEASE_TOKENS_MICRO, H_RELEASE_AT_NS, H_NEXT_TICKET = 7, 8, 9  # written under the record lock `lock_release`
 H_RESTARTS = 10  # workers replaced since the start
+H_ROWS = 11  # rows ever used: sums over workers go over this many; it only grows, and the parent writes it
 H_CELLS = 64
 
 # Control's word on a node, at CONTROL_NODES + node_slot * C_CELLS.
@@ -39,6 +40,7 @@ CONTROL_NODES = H_CELLS
 WORKERS = CONTROL_NODES + MAX_NODES * C_CELLS
 
 W_PID, W_STARTED_NS, W_BEAT_NS, W_GENERATION, W_STATE = range(5)
+STATE_NONE, STATE_STARTING, STATE_LISTENING, STATE_STOPPING = range(4)  # of W_STATE
 W_ACCEPTED, W_OUT_NODE, W_OUT_US, W_OUT_CLIENT_LEFT, W_OUT_NODE_CUT, W_OUT_WORKER_LOST = range(5, 11)
 W_CONNECTIONS, W_CONNECTIONS_TOTAL, W_TUNNELS = 11, 12, 13
 W_QUEUED, W_PARKED, W_PARKED_BYTES, W_PARKED_HEAD = 14, 15, 16, 17  # HEAD: ticket of its oldest; 0 none
