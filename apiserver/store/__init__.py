@@ -1,0 +1,1 @@
+"""The one door to PostgreSQL: connections with deadlines, transactions, migrations, named queries, built SQL."""
