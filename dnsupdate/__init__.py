@@ -1,1 +1,1 @@
-"""DNS records from templates, sent by RFC 2136 from any number of nodes, nothing lost or reordered."""
+"""DNS records of nodes: templates in, RFC 2136 updates out, from any number of processes, nothing lost or reordered."""

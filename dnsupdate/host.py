@@ -1,0 +1,102 @@
+"""A host as templates see it: the facts that came with its newest ping."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass, field
+from ipaddress import ip_address
+from typing import Any
+
+from dnsupdate.names import STRICT, Rules, address, hostname
+
+# Never template inputs: these would end in a public TXT record.
+SECRET_KEYS = ("secret", "token", "password", "key")
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Host:
+    """One node. `uuid` is its identity, `gen` the number of its newest change (one sequence for all hosts).
+
+    `removed`: the node is gone; only what its templates keep or replace by a placeholder stays published.
+    `missing`: no ping for longer than `missing_after`.
+    """
+
+    uuid: str
+    hostname: str | None = None
+    domain: str = ""
+    ips: tuple[str, ...] = ()
+    slot: int | None = None
+    properties: Mapping[str, Any] = field(default_factory=dict)
+    info: Mapping[str, Any] = field(default_factory=dict)
+    first_ping_at: str | None = None
+    gen: int = 0
+    removed: bool = False
+    missing: bool = False
+
+    @property
+    def is_absent(self) -> bool:
+        """Whether nothing of this host can be reached."""
+        return self.removed or self.missing or not self.ips
+
+    @property
+    def ipv4(self) -> tuple[str, ...]:
+        """The IPv4 addresses."""
+        return tuple(ip for ip in self.ips if ip_address(ip).version == 4)
+
+    @property
+    def ipv6(self) -> tuple[str, ...]:
+        """The IPv6 addresses."""
+        return tuple(ip for ip in self.ips if ip_address(ip).version == 6)
+
+    def facts(self) -> dict[str, Any]:
+        """Return what the database keeps: a change in it makes the host dirty."""
+        return {
+            "hostname": self.hostname,
+            "domain": self.domain,
+            "ips": list(self.ips),
+            "slot": self.slot,
+            "properties": dict(self.properties),
+            "info": without_secrets(self.info),
+            "first_ping_at": self.first_ping_at,
+        }
+
+
+def checked(host: Host, rules: Rules = STRICT) -> Host:
+    """Return the host with name and addresses in canonical spelling, secrets left out.
+
+    Raises:
+        BadNameError: something of it cannot be published; the text is fit for the client that sent it.
+    """
+    return Host(
+        uuid=host.uuid,
+        hostname=hostname(host.hostname, rules) if host.hostname else None,
+        domain=hostname(host.domain.rstrip("."), rules) if host.domain else "",
+        ips=tuple(dict.fromkeys(address(ip, rules) for ip in host.ips)),
+        slot=host.slot,
+        properties=without_secrets(host.properties),
+        info=without_secrets(host.info),
+        first_ping_at=host.first_ping_at,
+        gen=host.gen,
+        removed=host.removed,
+        missing=host.missing,
+    )
+
+
+def without_secrets(facts: Mapping[str, Any]) -> dict[str, Any]:
+    """Return the entries whose names do not speak of a secret."""
+    return {name: value for name, value in facts.items() if not any(word in name.lower() for word in SECRET_KEYS)}
+
+
+def from_facts(uuid: str, facts: Mapping[str, Any], *, gen: int, removed: bool, missing: bool) -> Host:
+    """Return the host that a row of the database describes."""
+    return Host(
+        uuid=uuid,
+        hostname=facts.get("hostname"),
+        domain=facts.get("domain") or "",
+        ips=tuple(facts.get("ips") or ()),
+        slot=facts.get("slot"),
+        properties=facts.get("properties") or {},
+        info=facts.get("info") or {},
+        first_ping_at=facts.get("first_ping_at"),
+        gen=gen,
+        removed=removed,
+        missing=missing,
+    )

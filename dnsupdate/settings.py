@@ -1,0 +1,443 @@
+"""The `dns:` section of the configuration: targets, zones, templates; checked whole before anything starts.
+
+`load()` takes plain values as a YAML loader gives them, and where each stands in its file.
+"""
+
+import difflib
+import re
+from collections.abc import Iterable, Mapping
+from ipaddress import ip_address, ip_network
+from pathlib import Path
+from typing import Annotated, Any, Literal
+
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationError
+
+from dnsupdate.errors import BadNameError, Fault, SettingsError
+from dnsupdate.names import ReverseZone, Rules, owner_name, within
+
+Path_ = tuple[str | int, ...]
+Positions = Mapping[Path_, tuple[int, int]]
+
+_DURATION = re.compile(r"(\d+(?:\.\d+)?)\s*(ms|s|m|h|d)\Z")
+_UNITS = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SPAN = re.compile(r"(?P<head>.*)\[(?P<first>\d+)-(?P<last>\d+)\](?P<tail>.*)\Z")
+_MAX_PREFILL = 65536
+
+
+def _seconds(value: object) -> object:
+    if isinstance(value, str):
+        match = _DURATION.match(value.strip())
+        if match:
+            return float(match[1]) * _UNITS[match[2]]
+    raise ValueError("a duration is a number and a unit: 500ms, 30s, 10m, 1h")
+
+
+def _ttl(value: object) -> object:
+    return int(_seconds(value)) if isinstance(value, str) else value  # type: ignore[call-overload]
+
+
+def _share(value: object) -> object:
+    if isinstance(value, str) and value.strip().endswith("%"):
+        return float(value.strip()[:-1]) / 100
+    return value
+
+
+def _name(value: object) -> object:
+    if not isinstance(value, str):
+        raise ValueError("a name is text")
+    return owner_name(value if value.endswith(".") else value + ".")
+
+
+def _argv(value: object) -> object:
+    if isinstance(value, str):
+        import shlex
+
+        return shlex.split(value)
+    return value
+
+
+Duration = Annotated[float, BeforeValidator(_seconds)]
+Ttl = Annotated[int, BeforeValidator(_ttl), Field(ge=0, le=2**31 - 1)]
+Share = Annotated[float, BeforeValidator(_share), Field(gt=0, le=1)]
+Name = Annotated[str, BeforeValidator(_name)]
+Argv = Annotated[tuple[str, ...], BeforeValidator(_argv)]
+Text = str
+
+
+class _Section(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, hide_input_in_errors=True)
+
+
+class AddressRules(_Section):
+    """Which addresses may be published beside ordinary unicast ones."""
+
+    allow_loopback: bool = False
+    allow_link_local: bool = False
+
+
+class NameRules(_Section):
+    """Which host names may be published beside those of RFC 1123."""
+
+    allow_underscore: bool = False
+
+
+class Brake(_Section):
+    """A plan that deletes more names than this is held until it is released."""
+
+    names: int = Field(default=20, ge=1)
+    share: Share = 0.3
+    min_names: int = Field(default=10, ge=0)  # the share says nothing in a zone with fewer of our names
+
+
+class RetrySettings(_Section):
+    """Backoff between attempts, for ever."""
+
+    first: Duration = 1.0
+    most: Duration = 60.0
+
+
+class TargetSettings(_Section):
+    """One authoritative primary (`rfc2136`, `builtin`) or one directory of files on the designated node (`files`)."""
+
+    kind: Literal["rfc2136", "builtin", "files"] = "rfc2136"
+    servers: tuple[str, ...] = ()
+    port: int = Field(default=53, ge=0, le=65535)
+    key_file: Path | None = None
+    key_name: str | None = None
+    transfer_key_file: Path | None = None
+    transfer_key_name: str | None = None
+    allow_weak_algorithms: bool = False
+    transport: Literal["tcp"] = "tcp"
+    fudge: int = Field(default=60, ge=1, le=300)
+    timeout: Duration = 5.0
+    batch: int = Field(default=250, ge=1, le=1000)
+    ownership: Literal["txt", "none"] = "txt"
+    conflict: Literal["protect", "adopt", "overwrite"] = "protect"
+    marker_ttl: Ttl = 60
+    reconcile: Duration = 600.0
+    lease: Duration = 15.0
+    poll: Duration = 2.0
+    retry: RetrySettings = RetrySettings()
+    brake: Brake = Brake()
+    nameservers: tuple[str, ...] = ()  # all servers of the zones, for `test` and `trace`; default: their NS records
+    node: str | None = None
+    dir: Path | None = None
+    template: Path | None = None
+    when: str | None = None
+    absent: str = "delete"
+    prefill: str | None = None
+    check: Argv = ()
+    update: Argv = ()
+    reload: str = ""
+    reload_command: Argv = ()
+    debounce: Duration = 1.0
+    command_timeout: Duration = 30.0
+
+    @property
+    def placeholder(self) -> str | None:
+        """The address that an absent host gets, or None."""
+        return _placeholder(self.absent)
+
+
+class ZoneSettings(_Section):
+    """A zone at a target. `networks`: for a reverse zone, the addresses that it names."""
+
+    name: Name
+    target: str
+    networks: tuple[str, ...] = ()
+    allow_apex: bool = False
+
+
+class RecordSettings(_Section):
+    """One line of a template."""
+
+    name: str
+    type: str
+    data: str
+    each: Literal["ips", "ipv4", "ipv6"] | None = None
+    when: str | None = None
+    ttl: Ttl | None = None
+    shared: bool = False
+    optional: bool = False
+    target: str | None = None
+
+
+class TemplateSettings(_Section):
+    """The records of each host for which `when` holds."""
+
+    when: str | None = None
+    absent: str = "delete"
+    missing_after: Duration | None = None
+    prefill: str | None = None
+    records: tuple[RecordSettings, ...]
+
+    @property
+    def placeholder(self) -> str | None:
+        """The address that an absent host gets, or None."""
+        return _placeholder(self.absent)
+
+
+class Defaults(_Section):
+    """What a record has unless it says otherwise."""
+
+    ttl: Ttl = 60
+
+
+class FollowSettings(_Section):
+    """Where the nodes of unmodified API servers are read: their database, or their API."""
+
+    database: str | None = None
+    database_file: Path | None = None
+    api: str | None = None
+    token_file: Path | None = None
+    ca_file: Path | None = None
+    interval: Duration = 5.0
+    domain: str | None = None
+
+
+class SpoolSettings(_Section):
+    """Where `dns hook` keeps what it could not hand on."""
+
+    dir: Path = Path("/var/lib/arv-balance/dns-spool")
+
+
+class Settings(_Section):
+    """The whole section."""
+
+    database: str | None = None
+    database_file: Path | None = None
+    owner: str | None = Field(default=None, pattern=r"\A[a-z0-9]{1,32}\Z")
+    domain: str = ""
+    targets: dict[str, TargetSettings] = Field(default_factory=dict)
+    zones: tuple[ZoneSettings, ...] = ()
+    defaults: Defaults = Defaults()
+    templates: dict[str, TemplateSettings] = Field(default_factory=dict)
+    info: tuple[str, ...] = ()
+    addresses: AddressRules = AddressRules()
+    names: NameRules = NameRules()
+    follow: FollowSettings | None = None
+    spool: SpoolSettings = SpoolSettings()
+
+    @property
+    def owner_id(self) -> str:
+        """The name under which this cluster's records are marked."""
+        return self.owner or "arv"
+
+    @property
+    def rules(self) -> Rules:
+        """The rules for names and addresses."""
+        holders: list[TemplateSettings | TargetSettings] = [*self.templates.values(), *self.targets.values()]
+        return Rules(
+            allow_underscore=self.names.allow_underscore,
+            allow_loopback=self.addresses.allow_loopback,
+            allow_link_local=self.addresses.allow_link_local,
+            placeholders=frozenset(holder.placeholder for holder in holders if holder.placeholder),
+        )
+
+    def zones_of(self, target: str) -> tuple[ZoneSettings, ...]:
+        """Return the zones at a target: forward ones first, so that no PTR leads to a name that is not there yet."""
+        mine = [zone for zone in self.zones if zone.target == target]
+        return tuple(sorted(mine, key=lambda zone: bool(zone.networks)))
+
+    def zones_holding(self, name: str) -> tuple[ZoneSettings, ...]:
+        """Return the closest zone that holds a record name, once for each target that has it."""
+        holding = [zone for zone in self.zones if within(name, zone.name)]
+        longest = max((len(zone.name) for zone in holding), default=0)
+        return tuple(zone for zone in holding if len(zone.name) == longest)
+
+    @property
+    def reverse_zones(self) -> tuple[ReverseZone, ...]:
+        """All reverse zones with their networks."""
+        return tuple(
+            ReverseZone(zone=zone.name, network=ip_network(network)) for zone in self.zones for network in zone.networks
+        )
+
+
+def _placeholder(absent: str) -> str | None:
+    head, _, rest = absent.partition(":")
+    return rest.strip() if head == "placeholder" else None
+
+
+def prefilled(pattern: str | None) -> tuple[str, ...]:
+    """Return the host names of `compute[1-64]`; leading zeros of the first number give the width."""
+    if not pattern:
+        return ()
+    match = _SPAN.match(pattern)
+    if not match:
+        return (pattern,)
+    first, last = int(match["first"]), int(match["last"])
+    if not first <= last <= first + _MAX_PREFILL:
+        raise ValueError(f"prefill: [{first}-{last}] is not a rising range of at most {_MAX_PREFILL} names")
+    width = len(match["first"]) if match["first"].startswith("0") else 0
+    return tuple(f"{match['head']}{number:0{width}d}{match['tail']}" for number in range(first, last + 1))
+
+
+def load(mapping: Mapping[str, Any], positions: Positions | None = None, *, owner: str | None = None) -> Settings:
+    """Return the checked settings.
+
+    Args:
+        mapping: the `dns:` section as plain values.
+        positions: path below `dns` to (line, column), from 1; a key's own place under the path plus `"@key"`.
+        owner: the cluster's id, used when the section has no `owner`.
+
+    Raises:
+        SettingsError: with every fault.
+    """
+    from dnsupdate.records import load_faults
+
+    placed = positions or {}
+    values = _spelled_out(mapping)
+    try:
+        settings = Settings.model_validate(values)
+    except ValidationError as exc:
+        raise SettingsError([_fault(error, placed) for error in exc.errors()]) from None
+    if settings.owner is None and owner is not None:
+        settings = settings.model_copy(update={"owner": owner})
+    faults = [*_references(settings), *_kinds(settings), *_lifecycles(settings)]
+    if not faults:
+        faults = list(load_faults(settings))
+    if faults:
+        raise SettingsError([_placed(fault, placed) for fault in faults])
+    return settings
+
+
+def _spelled_out(mapping: Mapping[str, Any]) -> dict[str, Any]:
+    """Write `absent: {placeholder: 127.40.4.0}` as `placeholder: 127.40.4.0`, the way the settings keep it."""
+    values = dict(mapping)
+    for section in ("templates", "targets"):
+        entries = values.get(section)
+        if not isinstance(entries, Mapping):
+            continue
+        values[section] = {
+            name: {**entry, "absent": f"placeholder: {entry['absent']['placeholder']}"}
+            if isinstance(entry, Mapping)
+            and isinstance(entry.get("absent"), Mapping)
+            and list(entry["absent"]) == ["placeholder"]
+            else entry
+            for name, entry in entries.items()
+        }
+    return values
+
+
+def _fault(error: Any, positions: Positions) -> Fault:
+    path = tuple(error["loc"])
+    kind, message, hint = error["type"], error["msg"].removeprefix("Value error, "), ""
+    if kind == "extra_forbidden":
+        known = _known_keys(path[:-1])
+        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.6)
+        message = f"unknown key '{path[-1]}'"
+        hint = f"did you mean '{near[0]}'?" if near else "known keys: " + ", ".join(known)
+        return _placed(Fault(path=path, message=message, hint=hint), positions, key=True)
+    if kind == "missing":
+        message = "is missing"
+    return _placed(Fault(path=path, message=message, hint=hint), positions)
+
+
+_SHAPES: dict[str, type[_Section]] = {
+    "targets": TargetSettings,
+    "zones": ZoneSettings,
+    "templates": TemplateSettings,
+    "records": RecordSettings,
+    "defaults": Defaults,
+    "addresses": AddressRules,
+    "names": NameRules,
+    "follow": FollowSettings,
+    "spool": SpoolSettings,
+    "retry": RetrySettings,
+    "brake": Brake,
+}
+
+
+def _known_keys(path: Path_) -> list[str]:
+    named = [part for part in path if part in _SHAPES]
+    return sorted((_SHAPES[str(named[-1])] if named else Settings).model_fields)
+
+
+def _placed(fault: Fault, positions: Positions, *, key: bool = False) -> Fault:
+    """Give the fault the place of its value, or of the closest thing around it that has one."""
+    found = positions.get((*fault.path, "@key")) if key else None
+    path = fault.path
+    while found is None and path:
+        found = positions.get(path)
+        path = path[:-1]
+    line, column = found or (0, 0)
+    return Fault(path=fault.path, message=fault.message, line=line, column=column, hint=fault.hint)
+
+
+def _near(name: str, known: Iterable[str]) -> str:
+    names = list(known)
+    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
+    return f"did you mean '{near[0]}'?" if near else "known: " + (", ".join(names) or "none")
+
+
+def _references(settings: Settings) -> Iterable[Fault]:
+    """Names that must lead somewhere, networks and zone names that must make sense."""
+    seen: set[tuple[str, str]] = set()
+    for index, zone in enumerate(settings.zones):
+        where: Path_ = ("zones", index)
+        if zone.target not in settings.targets:
+            hint = _near(zone.target, settings.targets)
+            yield Fault(path=(*where, "target"), message=f"no target '{zone.target}'", hint=hint)
+        elif settings.targets[zone.target].kind == "files":
+            yield Fault(
+                path=(*where, "target"), message="a target of kind files has no zones, its template has the records"
+            )
+        if (zone.name, zone.target) in seen:
+            yield Fault(path=(*where, "name"), message=f"zone '{zone.name}' is at target '{zone.target}' twice")
+        seen.add((zone.name, zone.target))
+        for place, network in enumerate(zone.networks):
+            try:
+                ip_network(network)
+            except ValueError as exc:
+                yield Fault(path=(*where, "networks", place), message=str(exc))
+    for name, template in settings.templates.items():
+        for index, record in enumerate(template.records):
+            if record.target is not None and record.target not in settings.targets:
+                path: Path_ = ("templates", name, "records", index, "target")
+                yield Fault(
+                    path=path, message=f"no target '{record.target}'", hint=_near(record.target, settings.targets)
+                )
+
+
+_NEEDED = {"rfc2136": ("servers", "key_file"), "builtin": ("servers", "key_file"), "files": ("dir", "template")}
+
+
+def _kinds(settings: Settings) -> Iterable[Fault]:
+    """What each kind of target needs."""
+    for name, target in settings.targets.items():
+        for key in _NEEDED[target.kind]:
+            if not getattr(target, key):
+                yield Fault(path=("targets", name), message=f"a target of kind {target.kind} needs '{key}'")
+        for index, server in enumerate(target.servers):
+            try:
+                ip_address(server)
+            except ValueError:
+                message = f"'{server}' is not an address; name servers are reached by address, not by a name they serve"
+                yield Fault(path=("targets", name, "servers", index), message=message)
+        if target.retry.first > target.retry.most or target.retry.first <= 0:
+            yield Fault(path=("targets", name, "retry"), message="first must be above 0 and not above most")
+        if target.timeout * 2 >= target.lease:
+            yield Fault(path=("targets", name, "timeout"), message="must be less than half of lease")
+
+
+def _lifecycles(settings: Settings) -> Iterable[Fault]:
+    """`absent` and `prefill` of templates and of targets of kind files."""
+    holders: list[tuple[Path_, TemplateSettings | TargetSettings]] = [
+        *((("templates", name), template) for name, template in settings.templates.items()),
+        *((("targets", name), target) for name, target in settings.targets.items()),
+    ]
+    for path, holder in holders:
+        if holder.placeholder is not None:
+            try:
+                ip_address(holder.placeholder)
+            except ValueError:
+                yield Fault(path=(*path, "absent"), message=f"placeholder '{holder.placeholder}' is not an address")
+        elif holder.absent not in ("delete", "keep"):
+            message = "must be delete, keep or {placeholder: ADDRESS}"
+            yield Fault(path=(*path, "absent"), message=message)
+        if holder.prefill and holder.placeholder is None:
+            yield Fault(path=(*path, "prefill"), message="needs `absent: {placeholder: ADDRESS}` to fill with")
+        try:
+            prefilled(holder.prefill)
+        except (ValueError, BadNameError) as exc:
+            yield Fault(path=(*path, "prefill"), message=str(exc))

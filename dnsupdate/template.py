@@ -1,0 +1,117 @@
+"""Templates of operators: sandboxed, strict Jinja2, and the classic `%{name}` files. The one door to Jinja2."""
+
+import re
+from collections.abc import Mapping
+from ipaddress import ip_address, ip_network
+from typing import Any
+
+import jinja2
+import jinja2.sandbox
+
+from dnsupdate.errors import RenderError
+from dnsupdate.names import shown
+
+Compiled = jinja2.Template
+_CLASSIC = re.compile(r"%(?:%|\{(?P<name>\w+)\}|(?P<bad>.?))", re.DOTALL)
+_FALSE = frozenset({"", "false", "0", "no", "none", "[]", "()", "{}"})
+CLASSIC_NAMES = ("hostname", "uuid_prefix", "ip_address", "ptr_domain")
+
+
+class AddressText(str):
+    """An address in a template: its text, with `is_private` and `version`."""
+
+    __slots__ = ()
+
+    @property
+    def is_private(self) -> bool:
+        """Whether the address is not globally reachable."""
+        return ip_address(str(self)).is_private
+
+    @property
+    def version(self) -> int:
+        """4 or 6."""
+        return ip_address(str(self)).version
+
+
+class Engine:
+    """Compiles and renders templates; what a template can reach is what it is given and nothing else."""
+
+    def __init__(self, functions: Mapping[str, Any]) -> None:
+        self._env = jinja2.sandbox.ImmutableSandboxedEnvironment(
+            undefined=jinja2.StrictUndefined,
+            autoescape=jinja2.select_autoescape(enabled_extensions=(), default=False),  # record data is not HTML
+            keep_trailing_newline=True,
+        )
+        # dict() and range() stay; what is random or makes namespaces is of no use in a record.
+        for name in ("lipsum", "cycler", "joiner", "namespace"):
+            self._env.globals.pop(name, None)
+        self._env.globals.update({"cidr": cidr, "octet": octet, **functions})
+
+    def compile(self, source: str) -> jinja2.Template:
+        """Compile a template.
+
+        Raises:
+            RenderError: with the line inside the template.
+        """
+        try:
+            return self._env.from_string(source)
+        except jinja2.TemplateSyntaxError as exc:
+            raise RenderError(f"template line {exc.lineno}: {exc.message}") from None
+
+
+def render(template: jinja2.Template, variables: Mapping[str, Any]) -> str:
+    """Render a compiled template.
+
+    Raises:
+        RenderError: an unknown variable, or an expression that fails.
+    """
+    try:
+        return template.render(variables)
+    except RenderError:
+        raise
+    except jinja2.TemplateError as exc:
+        raise RenderError(exc.message or type(exc).__name__) from None
+    except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as exc:
+        raise RenderError(f"{type(exc).__name__}: {exc}") from None
+
+
+def truth(text: str) -> bool:
+    """Return whether a rendered `when` says yes."""
+    return text.strip().lower() not in _FALSE
+
+
+def classic(text: str, variables: Mapping[str, str]) -> str:
+    """Fill a classic template: `%{name}` with a known name, `%%` for a percent sign, nothing else.
+
+    Raises:
+        RenderError: with the line of the fault.
+    """
+
+    def fill(match: re.Match[str]) -> str:
+        name = match["name"]
+        if name is None and match["bad"] is None:
+            return "%"
+        if name in variables:
+            return variables[name]
+        line = text.count("\n", 0, match.start()) + 1
+        known = ", ".join(f"%{{{known}}}" for known in CLASSIC_NAMES)
+        raise RenderError(
+            f"template line {line}: {shown(match[0])} is not known; write %% for a percent sign, or {known}"
+        )
+
+    return _CLASSIC.sub(fill, text)
+
+
+def is_classic(name: str) -> bool:
+    """Return whether a template file is a classic one: all are but `.j2`."""
+    return not name.endswith(".j2")
+
+
+def cidr(ip: str, length: int) -> str:
+    """Return the network of an address: `cidr('192.0.2.7', 24)` is `192.0.2.0/24`."""
+    return str(ip_network((str(ip), length), strict=False))
+
+
+def octet(ip: str, index: int) -> int:
+    """Return one octet of an IPv4 address; 0 is the first."""
+    return ip_address(str(ip)).packed[index]
