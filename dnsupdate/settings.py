@@ -206,7 +206,7 @@ class Settings(_Section):
 
     database: str | None = None
     database_file: Path | None = None
-    owner: str | None = Field(default=None, pattern=r"\A[a-z0-9]{1,32}\Z")
+    owner: str | None = Field(default=None, pattern=r"^[a-z0-9]{1,32}$")
     domain: str = ""
     targets: dict[str, TargetSettings] = Field(default_factory=dict)
     zones: tuple[ZoneSettings, ...] = ()

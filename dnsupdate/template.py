@@ -39,7 +39,7 @@ class Engine:
     def __init__(self, functions: Mapping[str, Any]) -> None:
         self._env = jinja2.sandbox.ImmutableSandboxedEnvironment(
             undefined=jinja2.StrictUndefined,
-            autoescape=jinja2.select_autoescape(enabled_extensions=(), default=False),  # record data is not HTML
+            autoescape=jinja2.select_autoescape(default=False, default_for_string=False),  # record data is not HTML
             keep_trailing_newline=True,
         )
         # dict() and range() stay; what is random or makes namespaces is of no use in a record.
