@@ -1,0 +1,162 @@
+"""Faults of a configuration file and how they are shown: place, line, caret, what to write instead."""
+
+import json
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass, replace
+from difflib import get_close_matches
+from enum import StrEnum
+from typing import Protocol
+
+Loc = tuple[str | int, ...]
+
+
+class Severity(StrEnum):
+    """An error refuses the file, a warning teaches."""
+
+    ERROR = "error"
+    WARNING = "warning"
+
+
+@dataclass(frozen=True, slots=True)
+class Span:
+    """A place in the file, lines and columns from 1, `column_end` behind the last character of the first line.
+
+    `is_block`: the value begins on a later line than its key or is empty, so the key is the better place to show.
+    """
+
+    line: int
+    column: int
+    column_end: int
+    line_end: int = 0
+    is_block: bool = False
+
+    @property
+    def width(self) -> int:
+        """Characters on the first line."""
+        return max(1, self.column_end - self.column)
+
+
+@dataclass(frozen=True, slots=True)
+class Fault:
+    """Something wrong at `loc`. `span` is set once the place is known; `at_key` asks for the key's place."""
+
+    loc: Loc
+    message: str
+    hint: str = ""
+    severity: Severity = Severity.ERROR
+    at_key: bool = False
+    span: Span | None = None
+
+    @property
+    def path(self) -> str:
+        """The location as people write it: `nodes.api1.url`, `listen[0].bind`."""
+        text = ""
+        for part in self.loc:
+            text += f"[{part}]" if isinstance(part, int) else f".{part}" if text else part
+        return text
+
+
+class Source(Protocol):
+    """The file that faults are shown in; `lines` already have their secrets masked."""
+
+    @property
+    def path(self) -> str:
+        """Its name."""
+        ...
+
+    @property
+    def lines(self) -> Sequence[str]:
+        """Its text."""
+        ...
+
+
+def did_you_mean(word: object, known: Iterable[str]) -> str:
+    """Return "did you mean 'x'?" for the known word closest to `word`, or ""."""
+    found = get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+    return f"did you mean '{found[0]}'?" if found else ""
+
+
+def warning(loc: Loc, message: str, hint: str = "", *, at_key: bool = False) -> Fault:
+    """Return a fault that does not refuse the file."""
+    return Fault(loc, message, hint, Severity.WARNING, at_key)
+
+
+def ordered(faults: Iterable[Fault]) -> tuple[Fault, ...]:
+    """Return faults by place, errors before warnings of the same place."""
+    origin = Span(1, 1, 1)
+    return tuple(sorted(faults, key=lambda f: ((f.span or origin).line, (f.span or origin).column, f.severity)))
+
+
+def as_text(faults: Sequence[Fault], source: Source) -> str:
+    """Return all faults with their line and a caret under the place."""
+    return "\n".join(_text(fault, source) for fault in faults)
+
+
+def _text(fault: Fault, source: Source) -> str:
+    span = fault.span or Span(1, 1, 1)
+    path = f"{fault.path}: " if fault.loc else ""
+    head = f"{source.path}:{span.line}:{span.column}: {fault.severity}: {path}{fault.message}"
+    if not 0 < span.line <= len(source.lines):
+        return f"{head}\n{' ' * 7}= {fault.hint}" if fault.hint else head
+    line = source.lines[span.line - 1]
+    # A tab is kept in the pad, so that the caret stands right whatever the terminal makes of it.
+    pad = "".join("\t" if char == "\t" else " " for char in line[: span.column - 1])
+    width = max(1, min(span.width, len(line) - span.column + 1))
+    return f"{head}\n{span.line:5} | {line}\n{'':5} | {pad}{'^' * width} {fault.hint}".rstrip()
+
+
+def as_json(faults: Sequence[Fault], source: Source) -> str:
+    """Return one JSON object with all faults, for programs."""
+    return json.dumps(
+        {
+            "schema": "arv-balance/check/v1",
+            "file": source.path,
+            "valid": not any(fault.severity is Severity.ERROR for fault in faults),
+            "faults": [_plain(fault) for fault in faults],
+        },
+        indent=2,
+    )
+
+
+def _plain(fault: Fault) -> dict[str, object]:
+    span = fault.span or Span(1, 1, 1)
+    return {
+        "severity": fault.severity.value,
+        "path": fault.path,
+        "line": span.line,
+        "column": span.column,
+        "end_column": span.column + span.width,
+        "message": fault.message,
+        "hint": fault.hint,
+    }
+
+
+def as_github(faults: Sequence[Fault], source: Source) -> str:
+    """Return GitHub workflow commands, one a line."""
+    return "\n".join(_command(fault, source) for fault in faults)
+
+
+def _command(fault: Fault, source: Source) -> str:
+    span = fault.span or Span(1, 1, 1)
+    text = f"{fault.path + ': ' if fault.loc else ''}{fault.message}{'; ' + fault.hint if fault.hint else ''}"
+    data = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
+    name = source.path.replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
+    return f"::{fault.severity} file={name},line={span.line},col={span.column}::{data}"
+
+
+def without_echoes(faults: Iterable[Fault]) -> list[Fault]:
+    """Return the faults without those at or below a place that an earlier error already refused."""
+    kept: list[Fault] = []
+    refused: set[Loc] = set()
+    for fault in faults:
+        if any(fault.loc[:end] in refused for end in range(1, len(fault.loc) + 1)):
+            continue
+        kept.append(fault)
+        if fault.severity is Severity.ERROR and fault.loc:
+            refused.add(fault.loc)
+    return kept
+
+
+def placed(fault: Fault, span: Span) -> Fault:
+    """Return the fault with its place."""
+    return replace(fault, span=span)

@@ -1,0 +1,140 @@
+"""Our own words for each kind of error that the schema finds."""
+
+from collections.abc import Iterator, Mapping
+from types import UnionType
+from typing import Annotated, Any, Literal, Union, get_args, get_origin
+
+from pydantic import BaseModel
+
+from balancer.config.errors import Fault, Loc, did_you_mean
+from balancer.config.scalars import spelled
+from balancer.config.schema import Config
+from balancer.config.section import Secret
+
+Error = Mapping[str, Any]
+
+_KINDS = {
+    "int_type": ("a whole number", "remove the quotes"),
+    "float_type": ("a number", "remove the quotes"),
+    "bool_type": ("true or false", "write true or false, without quotes"),
+    "string_type": ("a text", "put quotes around it"),
+    "tuple_type": ("a list", ""),
+    "dict_type": ("a mapping", ""),
+    "model_type": ("a mapping", ""),
+    "int_from_float": ("a whole number", ""),
+}
+
+
+def fault(error: Error) -> Fault:
+    """Return the fault of one pydantic error (`ValidationError.errors()`)."""
+    tagged = tuple(error["loc"])
+    loc, at_key = plain(tagged), "[key]" in tagged
+    kind, value, context = error["type"], error["input"], error.get("ctx", {})
+    match kind:
+        case "extra_forbidden":
+            known = known_keys(tagged[:-1])
+            hint = did_you_mean(loc[-1], known) or f"known keys: {', '.join(known)}"
+            return Fault(loc, f"unknown key '{loc[-1]}'", hint, at_key=True)
+        case "missing":
+            return Fault(loc, f"missing key '{loc[-1]}'", _example(tagged), at_key=True)
+        case "literal_error":
+            known = _choices(tagged)
+            message = f"{spelled(value)} is not one of {', '.join(known)}"
+            if isinstance(value, str):
+                message = f"'{value}' is not one of {', '.join(known)}"
+            return Fault(loc, message, did_you_mean(value, known) or f"write {' or '.join(known)}")
+        case "text":
+            return Fault(loc, context["message"], context["hint"], at_key=at_key)
+        case _ if kind in _KINDS:
+            return _wrong_kind(loc, tagged, kind, value)
+        case _:
+            return Fault(loc, f"{spelled(value)} cannot be used: {error['msg']}", at_key=at_key)
+
+
+def _wrong_kind(loc: Loc, tagged: Loc, kind: str, value: object) -> Fault:
+    noun, hint = _KINDS[kind]
+    if value is None:
+        return Fault(loc, f"is empty, expected {noun}", "give it a value or remove the line", at_key=True)
+    target = _model(_kind_at(tagged))
+    if target is Secret:
+        where = "write {file: /path}, {env: NAME} or {credential: NAME}"
+        return Fault(loc, "a secret cannot stand in the file; say where it is kept", where)
+    if kind in ("tuple_type", "dict_type", "model_type"):
+        what = spelled(value) if isinstance(value, dict | tuple) else spelled(value).split(" '")[0].split(' "')[0]
+        if kind == "tuple_type" and isinstance(value, str | int | float):
+            hint = "put it in brackets: [...]"
+        elif target is not None:
+            hint = f"known keys: {', '.join(known_keys(tagged))}"
+        return Fault(loc, f"expected {noun}, got {what}", hint)
+    return Fault(
+        loc, f"expected {noun}, got {spelled(value)}", hint if isinstance(value, str) or kind == "string_type" else ""
+    )
+
+
+def plain(tagged: Loc) -> Loc:
+    """Return a location of pydantic's without what is not in the file: `<forms>` and `[key]`."""
+    return tuple(part for part in tagged if not (isinstance(part, str) and (part.startswith("<") or part == "[key]")))
+
+
+def known_keys(tagged: Loc) -> list[str]:
+    """Return the keys that the mapping at a location may have."""
+    model = _model(_kind_at(tagged))
+    return [field.alias or name for name, field in model.model_fields.items()] if model is not None else []
+
+
+def _example(tagged: Loc) -> str:
+    model = _model(_kind_at(tagged[:-1]))
+    if model is None:
+        return ""
+    field = next((f for name, f in model.model_fields.items() if (f.alias or name) == tagged[-1]), None)
+    example = getattr(next(iter(_alternatives(field.annotation)), None), "_example", "") if field else ""
+    return f"such as {tagged[-1]}: {example}" if example else ""
+
+
+def _kind_at(tagged: Loc) -> Any:
+    kind: Any = Config
+    for part in tagged:
+        kind = next((step for option in _alternatives(kind) if (step := _step(option, part)) is not None), None)
+        if kind is None:
+            return None
+    return kind
+
+
+def _alternatives(kind: Any) -> Iterator[Any]:
+    origin = get_origin(kind)
+    if origin is Annotated:
+        yield from _alternatives(get_args(kind)[0])
+    elif origin in (Union, UnionType):
+        for option in get_args(kind):
+            yield from _alternatives(option)
+    elif kind is not type(None):
+        yield kind
+
+
+def _step(kind: Any, part: str | int) -> Any:
+    if isinstance(part, str) and (part.startswith("<") or part == "[key]"):
+        return kind
+    origin = get_origin(kind)
+    if origin is dict:
+        return get_args(kind)[1]
+    if origin is tuple:
+        return get_args(kind)[0] if isinstance(part, int) else None
+    if isinstance(kind, type) and issubclass(kind, BaseModel):
+        for name, field in kind.model_fields.items():
+            if (field.alias or name) == part:
+                return field.annotation
+    return None
+
+
+def _model(kind: Any) -> type[BaseModel] | None:
+    for option in _alternatives(kind):
+        if isinstance(option, type) and issubclass(option, BaseModel):
+            return option
+    return None
+
+
+def _choices(tagged: Loc) -> list[str]:
+    for option in _alternatives(_kind_at(tagged)):
+        if get_origin(option) is Literal:
+            return [str(choice) for choice in get_args(option)]
+    return []

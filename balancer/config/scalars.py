@@ -1,0 +1,385 @@
+"""Texts with a meaning: durations, sizes, rates, shares, addresses, networks, URLs.
+
+Each is parsed once, by `parse`, and prints itself again in the form that the file uses. A bad text raises
+PydanticCustomError of type "text" with the context keys `message` and `hint`.
+"""
+
+import ipaddress
+import re
+from dataclasses import dataclass
+from typing import Annotated, Any, Self, cast
+from urllib.parse import urlsplit
+
+from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, PydanticCustomError, core_schema
+
+_UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
+_SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
+_DURATION = r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+"
+_SIZE = r"\d+(?:B|KiB|MiB|GiB|KB|MB|GB)"
+_VARIABLE = r".*\$\{.*"  # the published schema is checked before variables are replaced
+
+
+def bad(message: str, hint: str = "") -> PydanticCustomError:
+    """Return the error of a text that cannot be used."""
+    return PydanticCustomError("text", "{message}", {"message": message, "hint": hint})
+
+
+def spelled(value: object) -> str:
+    """Return `value` as a person would name it in a message: its kind, and the value when it is short."""
+    match value:
+        case None:
+            return "nothing"
+        case bool():
+            return f"the boolean {str(value).lower()}"
+        case int() | float():
+            return f"the number {value}"
+        case str():
+            return f"the text {value!r}" if len(value) <= 40 else "a text"
+        case dict():
+            return "a mapping"
+        case _:
+            return "a list"
+
+
+class _Text:
+    """What all of them share: strict about being text, printed as text, a pattern in the JSON Schema."""
+
+    _pattern = ".*"
+    _example = ""
+    _noun = "a text"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Return the value of a text. Raises PydanticCustomError."""
+        raise NotImplementedError
+
+    @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        return core_schema.no_info_plain_validator_function(
+            cls._accept, serialization=core_schema.to_string_ser_schema(when_used="always")
+        )
+
+    @classmethod
+    def _accept(cls, value: object) -> Self:
+        return value if isinstance(value, cls) else cls.parse(value)
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"type": "string", "pattern": f"^(?:{cls._pattern}|{_VARIABLE})$", "examples": [cls._example]}
+
+    @classmethod
+    def _text(cls, value: object) -> str:
+        if isinstance(value, str):
+            return value
+        raise bad(f"{spelled(value)} is not {cls._noun}", f"write it as text, such as {cls._example}")
+
+
+class Duration(_Text, float):
+    """Seconds, written `500ms`, `30s`, `5m`, `2h`, `1h30m`."""
+
+    _pattern, _example, _noun = _DURATION, "30s", "a duration"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Return the duration in seconds."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise bad(f"{value} has no unit", f"write {value}s for seconds, or {value}ms for milliseconds")
+        text = cls._text(value)
+        if not re.fullmatch(_DURATION, text):
+            raise bad(f"{text!r} is not a duration", "write a number and a unit: 500ms, 30s, 5m, 2h or 1h30m")
+        return cls(sum(float(n) * _UNITS_S[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)))
+
+    def __str__(self) -> str:
+        if not self:
+            return "0s"
+        for unit, seconds in reversed(_UNITS_S.items()):
+            if unit != "d" and abs(self / seconds - round(self / seconds)) < 1e-9 and self >= seconds:
+                return f"{round(self / seconds)}{unit}"
+        return f"{float(self):g}s" if self >= 1 else f"{self * 1000:g}ms"
+
+    __repr__ = __str__
+
+
+class Size(_Text, int):
+    """Bytes, written `512B`, `64KiB`, `128MiB`, `2GiB` (or decimal: `64KB`, `1MB`)."""
+
+    _pattern, _example, _noun = _SIZE, "64KiB", "a size"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Return the size in bytes."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise bad(f"{value} has no unit", f"write {value}B for bytes, or use KiB, MiB, GiB")
+        text = cls._text(value)
+        found = re.fullmatch(r"(\d+)(B|KiB|MiB|GiB|KB|MB|GB)", text)
+        if not found:
+            raise bad(f"{text!r} is not a size", "write a whole number and a unit: 512B, 64KiB, 128MiB or 2GiB")
+        return cls(int(found[1]) * _SIZES[found[2]])
+
+    def __str__(self) -> str:
+        for unit in ("GiB", "MiB", "KiB"):
+            if self and self % _SIZES[unit] == 0:
+                return f"{self // _SIZES[unit]}{unit}"
+        return f"{int(self)}B"
+
+    __repr__ = __str__
+
+
+class Rate(_Text, float):
+    """Things per second, written `200/s` or `30/m`."""
+
+    _pattern, _example, _noun = r"\d+(?:\.\d+)?/(?:s|m|h)", "200/s", "a rate"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Return the rate per second."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise bad(f"{value} has no unit", f"write {value}/s")
+        text = cls._text(value)
+        found = re.fullmatch(r"(\d+(?:\.\d+)?)/(s|m|h)", text)
+        if not found:
+            raise bad(f"{text!r} is not a rate", "write a number and a unit of time: 200/s or 30/m")
+        return cls(float(found[1]) / _UNITS_S[found[2]])
+
+    def __str__(self) -> str:
+        return f"{float(self):g}/s" if self >= 1 or not self else f"{self * 60:g}/m"
+
+    __repr__ = __str__
+
+
+class ByteRate(_Text, int):
+    """Bytes per second, written `240B/s` or `1KiB/s`."""
+
+    _pattern, _example, _noun = _SIZE + "/s", "240B/s", "a rate in bytes"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Return bytes per second."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise bad(f"{value} has no unit", f"write {value}B/s")
+        text = cls._text(value)
+        if not re.fullmatch(_SIZE + "/s", text):
+            raise bad(f"{text!r} is not a rate in bytes", "write a size a second: 240B/s or 1KiB/s")
+        return cls(Size.parse(text[:-2]))
+
+    def __str__(self) -> str:
+        return f"{Size(self)}/s"
+
+    __repr__ = __str__
+
+
+class Share(_Text, float):
+    """A part of a whole, written `20%`; the value is 0.2."""
+
+    _pattern, _example, _noun = r"\d+(?:\.\d+)?%", "20%", "a share"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Return the share between 0 and 1."""
+        if isinstance(value, int | float) and not isinstance(value, bool):
+            raise bad(f"{value} is not a share", "write it in percent, such as 20%")
+        text = cls._text(value)
+        if not re.fullmatch(r"\d+(?:\.\d+)?%", text) or float(text[:-1]) > 100:
+            raise bad(f"{text!r} is not a share", "write 0% to 100%")
+        return cls(float(text[:-1]) / 100)
+
+    def __str__(self) -> str:
+        return f"{self * 100:g}%"
+
+    __repr__ = __str__
+
+
+class Workers(_Text, int):
+    """How many worker processes: a number, or `auto` (0 here) for one a CPU core."""
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Return the number of workers, 0 for auto."""
+        if value == "auto":
+            return cls(0)
+        if isinstance(value, int) and not isinstance(value, bool) and 1 <= value <= 64:
+            return cls(value)
+        raise bad(f"{spelled(value)} is not a number of workers", "write auto, or a number from 1 to 64")
+
+    @classmethod
+    def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        return {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 64}]}
+
+    def __str__(self) -> str:
+        return str(int(self)) if self else "auto"
+
+    __repr__ = __str__
+
+
+class Network(_Text, str):
+    """A network in CIDR form, or one address."""
+
+    __slots__ = ()
+    _pattern, _example, _noun = r"[0-9A-Fa-f:.]+(?:/\d{1,3})?", "10.0.0.0/8", "a network"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Return the network in its canonical form."""
+        text = cls._text(value)
+        try:
+            return cls(ipaddress.ip_network(text))
+        except ValueError:
+            pass
+        try:
+            meant = ipaddress.ip_network(text, strict=False)
+        except ValueError:
+            hint = "write an address or a network: 10.0.0.5, 10.0.0.0/8, fd00::/8"
+            raise bad(f"{text!r} is not a network", hint) from None
+        raise bad(f"{text!r} has bits set behind its prefix", f"write {meant}")
+
+
+class Bind(_Text, str):
+    """Where to listen: `ADDRESS:PORT`, `[ADDRESS]:PORT` or `unix:/path`."""
+
+    __slots__ = ()
+    _pattern, _example, _noun = r"unix:/.+|[^/ ]*:\d{1,5}", "0.0.0.0:443", "an address to listen on"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Return the address in its canonical form."""
+        text = cls._text(value)
+        if text.startswith("unix:"):
+            if text.startswith("unix:/") and len(text) - 5 <= 100:
+                return cls(text)
+            raise bad(f"{text!r} cannot be listened on", "write unix: and an absolute path of at most 100 bytes")
+        host, colon, port = text.rpartition(":")
+        if not colon:
+            raise bad(f"{text!r} has no port", f"write {text}:443" if text else "write 0.0.0.0:443")
+        if not port.isascii() or not port.isdigit() or int(port) > 65535:
+            raise bad(f"{port!r} is not a port", "write a number from 1 to 65535 behind the colon")
+        return cls(f"{cls._host(host, text)}:{int(port)}")
+
+    @staticmethod
+    def _host(host: str, text: str) -> str:
+        if host == "localhost":
+            return host
+        try:
+            address = ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
+        except ValueError:
+            hint = "write an address of this machine, or 0.0.0.0 or [::] for all of them"
+            raise bad(f"{text!r} is not an address to listen on", hint) from None
+        if address.version == 6 and not host.startswith("["):
+            raise bad(f"{text!r} is ambiguous", f"write IPv6 addresses in brackets: [{host}]:443")
+        return f"[{address}]" if address.version == 6 else str(address)
+
+    @property
+    def is_unix(self) -> bool:
+        """True for a socket in the file system."""
+        return self.startswith("unix:")
+
+    @property
+    def is_loopback(self) -> bool:
+        """True when only this machine can reach it."""
+        host = self.rpartition(":")[0].strip("[]")
+        return self.is_unix or host == "localhost" or ipaddress.ip_address(host).is_loopback
+
+    @property
+    def port(self) -> int:
+        """Its port; 0 lets the system choose, and for a Unix socket."""
+        return 0 if self.is_unix else int(self.rpartition(":")[2])
+
+
+@dataclass(frozen=True, slots=True)
+class UrlParts:
+    """A node's URL taken apart. `unix_path` is set instead of host and port for `unix:/path`."""
+
+    scheme: str
+    host: str
+    port: int
+    unix_path: str = ""
+
+
+class NodeUrl(_Text, str):
+    """Where a node listens: `http://HOST[:PORT]`, `https://HOST[:PORT]` or `unix:/path`."""
+
+    __slots__ = ()
+    _pattern, _example, _noun = r"https?://[^/?#@ ]+/?|unix:/.+", "http://10.0.0.11:8003", "a node's URL"
+
+    @classmethod
+    def parse(cls, value: object) -> Self:
+        """Return the URL in its canonical form, without a final slash. Never repeats credentials."""
+        text = cls._text(value)
+        if "@" in text and not text.startswith("unix:"):
+            raise bad("a node's URL cannot hold credentials", "remove everything before the @")
+        if text.startswith("unix:"):
+            if text.startswith("unix:/"):
+                return cls(text)
+            raise bad(f"{text!r} is not a node's URL", "write unix: and an absolute path")
+        return cls(cls._http(text))
+
+    @staticmethod
+    def _http(text: str) -> str:
+        example = "write http://HOST:PORT, https://HOST:PORT or unix:/path"
+        try:
+            parts = urlsplit(text)
+            host, port = parts.hostname, parts.port
+        except ValueError:
+            raise bad(f"{text!r} is not a node's URL", example) from None
+        if parts.scheme not in ("http", "https") or not host or re.search(r"[^\w.:%-]", host):
+            raise bad(f"{text!r} is not a node's URL", example)
+        if parts.path not in ("", "/") or parts.query or parts.fragment:
+            raise bad(f"{text!r} has a path", "nodes are whole servers: write the URL up to the port")
+        shown = f"[{host}]" if ":" in host else host
+        return f"{parts.scheme}://{shown}:{port or (443 if parts.scheme == 'https' else 80)}"
+
+    @property
+    def parts(self) -> UrlParts:
+        """Scheme, host and port, or the path of a Unix socket."""
+        if self.startswith("unix:"):
+            return UrlParts("unix", "", 0, self[5:])
+        split = urlsplit(self)
+        return UrlParts(split.scheme, cast(str, split.hostname), cast(int, split.port))
+
+
+def within(low: str, high: str) -> Any:
+    """Return the annotation that keeps a duration, size or rate between two texts, both included."""
+
+    def check(value: Any) -> Any:
+        kind = type(value)
+        if not kind.parse(low) <= value <= kind.parse(high):
+            raise bad(f"{value} is out of range", f"write {low} to {high}")
+        return value
+
+    return AfterValidator(check)
+
+
+def _pattern(pattern: str, noun: str, hint: str) -> Any:
+    compiled = re.compile(pattern)
+
+    def check(value: str) -> str:
+        if not compiled.fullmatch(value):
+            raise bad(f"{value!r} is not {noun}", hint)
+        return value
+
+    return AfterValidator(check)
+
+
+def _regex(value: str) -> str:
+    try:
+        re.compile(value)
+    except re.error as exc:
+        raise bad(f"{value!r} is not a regular expression: {exc}", "quote backslashes: '...' keeps them") from None
+    return value
+
+
+NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
+Name = Annotated[str, _pattern(NAME, "a name", "use up to 63 letters, digits, dots, dashes and underscores")]
+HeaderName = Annotated[
+    str, _pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", "a header name", "use letters, digits and dashes")
+]
+Method = Annotated[str, _pattern(r"[A-Z]{1,20}", "a method", "write it in capitals: GET")]
+AbsolutePath = Annotated[str, _pattern(r"/[^\x00]*", "an absolute path", "begin with /")]
+UrlPath = Annotated[str, _pattern(r"/[\x21-\x7e]*", "a path", "begin with / and percent-encode other than ASCII")]
+RouteHost = Annotated[
+    str, _pattern(r"(?:\*\.)?[a-z0-9.:\[\]_-]+", "a host", "write it in lower case without a port, or *.example.org")
+]
+HostName = Annotated[str, _pattern(r"[A-Za-z0-9._:\[\]-]{1,255}", "a host name", "write a name or an address")]
+Token = Annotated[str, _pattern(r"[a-z0-9-]{1,32}", "a protocol token", "write it in lower case: websocket")]
+Regex = Annotated[str, AfterValidator(_regex)]

@@ -1,0 +1,67 @@
+"""The balancer as a service: admin API, state, log, versions, workers."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from balancer.config.scalars import AbsolutePath, Bind, Name
+from balancer.config.section import SECRET_KINDS, Secret, Section
+
+
+class AdminToken(Section):
+    """A token of the admin API; its secret is in one of `file`, `env`, `credential`."""
+
+    name: Name = Field(description="Who it is, in events and intents.")
+    role: Literal["viewer", "operator", "admin"] = Field(
+        description="`viewer` reads, `operator` also drains, weighs and pauses, `admin` may do all."
+    )
+    file: AbsolutePath | None = Field(None, description="File that holds the token; refused when others may read it.")
+    env: str | None = Field(None, description="Environment variable that holds the token.")
+    credential: Name | None = Field(None, description="Name of a systemd credential that holds the token.")
+
+    @property
+    def secret(self) -> Secret:
+        """Where the token is kept."""
+        kinds = {kind: getattr(self, kind) for kind in SECRET_KINDS if hasattr(self, kind)}
+        return Secret(**kinds)
+
+
+class Admin(Section):
+    """How operators and tools reach the balancer."""
+
+    socket: AbsolutePath = Field(
+        "/run/arv-balance/admin.sock", description="Unix socket of the admin API; who may open it is an admin."
+    )
+    listen: Bind | None = Field(
+        None, description="Address of the admin API, dashboard and `/metrics`, plain HTTP; every call needs a token."
+    )
+    tokens: tuple[AdminToken, ...] = Field((), description="Tokens for `listen`.")
+
+
+class State(Section):
+    """What is kept over restarts."""
+
+    dir: AbsolutePath = Field(
+        "/var/lib/arv-balance", description="Folder for intents, the upgrade journal and run-time sockets."
+    )
+    database: Secret | None = Field(
+        None, description="Secret with a PostgreSQL DSN, for what several balancers share (`store: postgres`)."
+    )
+
+
+class Log(Section):
+    """The access log, and how much is said besides."""
+
+    access: Literal["json", "combined", "haproxy", "off"] = Field("json", description="Format of the access log.")
+    path: str = Field("-", description="File of the access log; `-` is standard output.", pattern=r"^(-|/.+)$")
+    redact: tuple[str, ...] = Field(
+        ("api_token", "ping_secret", "reader_tokens"),
+        description="Query parameters and fields whose values never reach a log. Authorization and Cookie never do.",
+    )
+    level: Literal["debug", "info", "warning", "error"] = Field("info", description="What else is logged.")
+
+
+class Versions(Section):
+    """A node that runs another version than the others is *mismatched* and takes no requests."""
+
+    allow_mixed: bool = Field(False, description="`true`: nodes of different versions serve beside each other.")
