@@ -47,7 +47,7 @@ def test_what_the_file_says_wins_over_the_preset() -> None:
         """
     ).require()
     assert (config.health.path, config.health.expect.json_) == ("/other", {"health": "OK"})
-    assert (config.timeouts.response, config.timeouts.response_idle) == (400, 310)
+    assert [str(config.timeouts.response), float(config.timeouts.response_idle)] == ["400s", 310.0]
     assert [(route.name, route.match.path) for route in config.routes] == [("mine", None), ("node-ping", "/ping")]
 
 
