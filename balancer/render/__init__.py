@@ -1,0 +1,1 @@
+"""One description, five engines: configuration for other balancers, with a report of what they cannot do."""
