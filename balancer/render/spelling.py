@@ -1,9 +1,9 @@
-"""Path templates as regular expressions over a *raw* path, for engines that match before they decode.
+"""Path templates as regular expressions over a raw path, for engines that match before they decode.
 
 A node decodes `%70ing` to `ping`, so a rule that looks for `ping` alone can be walked around. Instead of trusting each
 engine's own normalisation (they differ), the pattern itself allows every spelling: any letter may be percent-encoded,
-slashes may be doubled, `.` segments may stand between, a trailing slash or a format suffix may follow. Only `..` segments
-are not covered, because no regular expression can; the engines that resolve them do so before matching.
+slashes may be doubled, `.` segments may stand between, a trailing slash or a format suffix may follow. Only `..`
+segments are not covered, because no regular expression can; the engines that resolve them do so before matching.
 
 The syntax used is common to PCRE, RE2 and Go: literals, groups, classes and repetition.
 """
