@@ -1,0 +1,76 @@
+"""The benchmark runs from end to end, so that it cannot rot; its figures are not looked at."""
+
+import os
+import signal
+import subprocess
+import sys
+import time
+from pathlib import Path
+
+import pytest
+
+from bench.machine import binary
+from bench.targets import TARGETS
+
+ROOT = Path(__file__).parents[2]
+pytestmark = [
+    pytest.mark.e2e,
+    pytest.mark.skipif(
+        not (binary("wrk") and binary("nginx") and not TARGETS["haproxy"].missing()),
+        reason="needs wrk, nginx and haproxy: run `make system-packages`",
+    ),
+    pytest.mark.skipif(len(os.sched_getaffinity(0)) < 2, reason="needs two CPU cores"),
+]
+
+
+def started(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
+    return subprocess.Popen(
+        [sys.executable, "-P", "-m", "bench", "--smoke", *options],
+        env={**os.environ, "TMPDIR": str(tmp_path)},
+        cwd=ROOT,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    )
+
+
+def processes_using(folder: Path) -> list[str]:
+    found = []
+    for path in Path("/proc").glob("[0-9]*/cwd"):
+        try:
+            if path.resolve().is_relative_to(folder):
+                found.append(path.parent.name)
+        except OSError:
+            continue
+    return found
+
+
+def test_a_smoke_run_prints_a_table_without_failed_requests_and_leaves_nothing(tmp_path: Path) -> None:
+    run = started(tmp_path)
+    out, err = run.communicate(timeout=50)
+    assert run.returncode == 0, err + out
+    for title in ("1 KiB GET, small unique heads", "TLS keep-alive 1 KiB GET", "WebSocket 125 B echo", "KiB per idle"):
+        assert title in out
+    assert "FAILED" not in out
+    assert list(tmp_path.iterdir()) == []
+    assert processes_using(tmp_path) == []
+
+
+def test_an_interrupted_run_stops_and_removes_everything(tmp_path: Path) -> None:
+    run = started(tmp_path, "--rounds", "50", "--seconds", "5")
+    deadline = time.monotonic() + 20
+    while not processes_using(tmp_path) and time.monotonic() < deadline:
+        time.sleep(0.05)
+    assert processes_using(tmp_path), "it never started anything"
+    run.send_signal(signal.SIGINT)
+    out, err = run.communicate(timeout=20)
+    assert run.returncode == 130, err + out
+    assert list(tmp_path.iterdir()) == []
+    assert processes_using(tmp_path) == []
+
+
+def test_a_row_that_does_not_exist_is_named(tmp_path: Path) -> None:
+    run = started(tmp_path, "--rows", "smal")
+    _out, err = run.communicate(timeout=20)
+    assert run.returncode == 1
+    assert "there is no row 'smal'; there are small, real" in err
