@@ -1,0 +1,1 @@
+"""The admin API: HTTP with JSON over a Unix socket, and over TCP with tokens."""

@@ -1,0 +1,56 @@
+"""Errors of the admin API: what happened, why, and what to try, as a problem object (RFC 9457)."""
+
+import json
+import logging
+from typing import Any
+
+from aiohttp import web
+
+from balancer.errors import BalanceError, ConfigError, RefusedError, StateError, WireError
+
+SCHEMA = "arv-balance/problem/v1"
+CONTENT_TYPE = "application/problem+json"
+
+logger = logging.getLogger(__name__)
+
+
+class Problem(Exception):
+    """A request that cannot be done. `facts` are members of the answer beside what, why and try."""
+
+    def __init__(self, status: int, what: str, *, why: str = "", hint: str = "", **facts: Any) -> None:
+        super().__init__(what)
+        self.status, self.what, self.why, self.hint, self.facts = status, what, why, hint, facts
+
+    def document(self) -> dict[str, Any]:
+        """Return the JSON form."""
+        return {
+            "schema": SCHEMA,
+            "status": self.status,
+            "title": self.what,
+            "what": self.what,
+            "why": self.why,
+            "try": self.hint,
+            **self.facts,
+        }
+
+
+def from_error(exc: BalanceError) -> Problem:
+    """Return the problem for one of our own errors."""
+    match exc:
+        case RefusedError():
+            return Problem(409, str(exc), kind="refused")
+        case ConfigError():
+            return Problem(422, str(exc), kind="invalid-config")
+        case StateError():
+            return Problem(507, "nothing was changed: the state cannot be written", why=str(exc), kind="state")
+        case WireError():
+            return Problem(503, "a process of ours does not answer", why=str(exc), kind="process")
+        case _:
+            return Problem(500, str(exc), kind="failed")
+
+
+def answer(problem: Problem) -> web.Response:
+    """Return the response for a problem."""
+    headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
+    body = json.dumps(problem.document(), default=str).encode() + b"\n"
+    return web.Response(status=problem.status, body=body, content_type=CONTENT_TYPE, headers=headers)

@@ -1,0 +1,68 @@
+"""The control process's side of the scoreboard: its word on nodes, its heartbeat, and waking workers."""
+
+import asyncio
+import os
+from collections.abc import Callable, Sequence
+
+from balancer import scoreboard as sb
+from balancer.model import Health
+
+BEAT_S = 0.5
+
+
+class Board:
+    """Writes control's own cells. `clock_ns` is CLOCK_MONOTONIC, as in all processes."""
+
+    def __init__(self, board: sb.Scoreboard, wakes: Sequence[int], *, clock_ns: Callable[[], int]) -> None:
+        self.shared = board
+        self._wakes = tuple(wakes)
+        self._clock_ns = clock_ns
+
+    def health(self, node_slot: int) -> Health:
+        """Return the last word on a node, that of an earlier control process included."""
+        value = self.shared.cells[sb.control_cell(node_slot) + sb.C_HEALTH]
+        return Health(value) if value in Health else Health.CHECKING
+
+    def healthy_since_ns(self, node_slot: int) -> int:
+        """Return since when a node is healthy, 0 when it is not."""
+        return self.shared.cells[sb.control_cell(node_slot) + sb.C_HEALTHY_SINCE_NS]
+
+    def verdict(self, node_slot: int, health: Health, *, check_ok: bool) -> None:
+        """Write the word on a node after a check of it, and wake the workers when it is another one."""
+        cell = sb.control_cell(node_slot)
+        self.shared.cells[cell + (sb.C_CHECKS_OK if check_ok else sb.C_CHECKS_FAILED)] += 1
+        self.word(node_slot, health)
+
+    def word(self, node_slot: int, health: Health) -> None:
+        """Write the word on a node without having checked it."""
+        cells, cell, now = self.shared.cells, sb.control_cell(node_slot), self._clock_ns()
+        changed = cells[cell + sb.C_HEALTH] != health
+        if changed:
+            cells[cell + sb.C_HEALTHY_SINCE_NS] = now if health is Health.HEALTHY else 0
+        cells[cell + sb.C_VERDICT_NS] = now
+        cells[cell + sb.C_HEALTH] = health
+        if changed:
+            self.poke()
+
+    def forget(self, node_slot: int) -> None:
+        """Clear a slot for a node that gets it anew."""
+        cell = sb.control_cell(node_slot)
+        for index in range(sb.C_CELLS):
+            self.shared.cells[cell + index] = 0
+
+    def poke(self) -> None:
+        """Make every worker look at the scoreboard."""
+        for wake in self._wakes:
+            os.eventfd_write(wake, 1)
+
+    def is_acknowledged(self, generation: int, worker_slots: Sequence[int]) -> bool:
+        """Return whether all these workers run on `generation` or a newer one."""
+        cells = self.shared.cells
+        return all(cells[sb.row(slot) + sb.W_GENERATION] >= generation for slot in worker_slots)
+
+    async def beat(self) -> None:
+        """Write the heartbeat until cancelled."""
+        self.shared.cells[sb.H_CONTROL_PID] = os.getpid()
+        while True:
+            self.shared.cells[sb.H_CONTROL_BEAT_NS] = self._clock_ns()
+            await asyncio.sleep(BEAT_S)

@@ -1,0 +1,244 @@
+"""Makes a snapshot true: first the parent (sockets, workers to come), then every running worker."""
+
+import asyncio
+import logging
+import os
+from collections.abc import Callable, Mapping, Sequence
+from dataclasses import dataclass
+from typing import Any
+
+from balancer import scoreboard as sb
+from balancer import snapshot as codec
+from balancer.control.board import Board
+from balancer.control.link import Link, close_all
+from balancer.errors import BalanceError, WireError
+from balancer.model import Snapshot
+from balancer.wire import Message
+
+logger = logging.getLogger(__name__)
+
+APPLY_S = 20.0  # the parent opens sockets and starts workers
+ACKNOWLEDGE_S = 5.0
+CONNECT_S = 2.0
+CALL_S = 2.0
+RECONNECT_S = 0.02  # a worker that starts opens its socket within milliseconds
+
+Notify = Callable[[Message], None]
+
+
+class PublishError(BalanceError):
+    """The parent refused a snapshot; everything runs on with the one before."""
+
+
+@dataclass(frozen=True, slots=True)
+class WorkerAddress:
+    """A running worker as the parent tells it."""
+
+    slot: int
+    pid: int
+    socket: str
+
+    @classmethod
+    def from_message(cls, item: Mapping[str, Any]) -> "WorkerAddress":
+        """Read one of a message's `workers`."""
+        return cls(int(item["slot"]), int(item["pid"]), str(item["socket"]))
+
+
+@dataclass(frozen=True, slots=True)
+class Bundle:
+    """A snapshot and the PEM texts it refers to by index; with the backlog of each listener slot."""
+
+    snapshot: Snapshot
+    pems: tuple[bytes, ...] = ()
+    backlogs: Mapping[int, int] | None = None
+
+
+class WorkerLink:
+    """The connection to one worker: snapshots out, answers and events in."""
+
+    def __init__(self, address: WorkerAddress, *, notify: Notify) -> None:
+        self.address = address
+        self.connected = asyncio.Event()
+        self._notify = notify
+        self._link: Link | None = None
+        self._answers: dict[str, asyncio.Future[Message]] = {}
+        self._calling = asyncio.Lock()
+
+    async def run(self) -> None:
+        """Hold the connection, again and again, until cancelled: the parent tells when the worker is gone."""
+        while True:
+            try:
+                async with await Link.connect(self.address.socket, deadline_s=CONNECT_S) as link:
+                    await self._serve(link)
+            except WireError as exc:
+                logger.debug("worker is not connected", extra={"worker": self.address.slot, "error": str(exc)})
+            await asyncio.sleep(RECONNECT_S)
+
+    async def _serve(self, link: Link) -> None:
+        self._link = link
+        self.connected.set()
+        try:
+            async for message, fds in link.messages():
+                close_all(fds)
+                self._take(message)
+        finally:
+            self._link = None
+            self.connected.clear()
+            for answer in self._answers.values():
+                if not answer.done():
+                    answer.set_exception(WireError(f"worker {self.address.slot} is gone"))
+
+    async def call(self, message: Message, answer: str, fds: tuple[int, ...] = ()) -> Message:
+        """Send a message and wait for its answer. Raises WireError when the worker is gone, TimeoutError when stuck."""
+        async with self._calling:
+            if self._link is None:
+                raise WireError(f"worker {self.address.slot} is not connected")
+            future = asyncio.get_running_loop().create_future()
+            self._answers[answer] = future
+            try:
+                await self._link.send(message, fds)
+                return await future
+            finally:
+                self._answers.pop(answer, None)
+
+    def _take(self, message: Message) -> None:
+        kind = str(message.get("type"))
+        waiting = self._answers.get("applied" if kind == "refused" else kind)
+        if waiting is not None and not waiting.done():
+            waiting.set_result(message)
+        elif kind == "event":
+            self._notify({**message, "worker": self.address.slot})
+
+
+class Publisher:
+    """Owns the generation number and the way of a snapshot to parent and workers."""
+
+    def __init__(self, *, parent: Link, board: Board, notify: Notify) -> None:
+        """`notify` gets worker events (`type` event) as they come."""
+        self._parent = parent
+        self._board = board
+        self._notify = notify
+        self._workers: dict[int, WorkerLink] = {}
+        self._runs: dict[int, asyncio.Task[None]] = {}
+        self._applied: asyncio.Future[Message] | None = None
+        self._tasks: asyncio.TaskGroup | None = None
+        self._descriptors: tuple[int, ...] = ()
+        self.bundle: Bundle | None = None
+        self.generation = 0
+
+    def adopt(self, snapshot: Snapshot | None, descriptors: Sequence[int]) -> None:
+        """Go on from what an earlier control process published; the descriptors become ours."""
+        self._descriptors = tuple(descriptors)
+        if snapshot is not None:
+            self.generation = snapshot.generation
+            self.bundle = Bundle(snapshot)
+
+    @property
+    def workers(self) -> tuple[WorkerAddress, ...]:
+        """Workers that run now."""
+        return tuple(link.address for _, link in sorted(self._workers.items()))
+
+    def run_in(self, tasks: asyncio.TaskGroup) -> None:
+        """Give the group in which connections to workers live."""
+        self._tasks = tasks
+
+    def set_workers(self, found: Sequence[WorkerAddress]) -> None:
+        """Connect to workers that are new, forget those that are gone."""
+        if self._tasks is None:
+            raise RuntimeError("the publisher does not run yet")
+        addresses = {address.slot: address for address in found}
+        for slot in [slot for slot, link in self._workers.items() if addresses.get(slot) != link.address]:
+            del self._workers[slot]
+            self._runs.pop(slot).cancel()
+        for slot, address in addresses.items():
+            if slot not in self._workers:
+                link = self._workers[slot] = WorkerLink(address, notify=self._notify)
+                self._runs[slot] = self._tasks.create_task(link.run(), name=f"worker {slot}")
+
+    def take_parent_answer(self, message: Message) -> None:
+        """Hand in `applied` or `refused` of the parent."""
+        if self._applied is not None and not self._applied.done():
+            self._applied.set_result(message)
+
+    async def publish(self, bundle: Bundle) -> None:
+        """Make `bundle` true and return when all running workers have it.
+
+        Raises PublishError when the parent refuses it (nothing has changed then) or a worker does not answer.
+        """
+        snapshot = bundle.snapshot
+        fds = (memfd("snapshot", codec.encode(snapshot)), *(memfd("pem", pem) for pem in bundle.pems))
+        try:
+            await self._tell_parent(bundle, fds)
+        except BaseException:
+            close_all(fds)
+            raise
+        close_all(self._descriptors)
+        self._descriptors, self.bundle, self.generation = fds, bundle, snapshot.generation
+        self._board.shared.cells[sb.H_GENERATION] = snapshot.generation
+        await self._tell_workers(snapshot.generation)
+
+    async def _tell_parent(self, bundle: Bundle, fds: tuple[int, ...]) -> None:
+        backlogs = bundle.backlogs or {}
+        listeners = [
+            {"slot": listener.slot, "bind": listener.bind, "backlog": backlogs.get(listener.slot, 4096)}
+            for listener in bundle.snapshot.listeners
+        ]
+        message = {
+            "type": "apply",
+            "generation": bundle.snapshot.generation,
+            "workers": bundle.snapshot.workers,
+            "listeners": listeners,
+        }
+        self._applied = asyncio.get_running_loop().create_future()
+        try:
+            async with asyncio.timeout(APPLY_S):
+                await self._parent.send(message, fds)
+                answer = await self._applied
+        except TimeoutError as exc:
+            raise PublishError(f"the parent process did not answer within {APPLY_S:g} s") from exc
+        finally:
+            self._applied = None
+        if answer["type"] == "refused":
+            raise PublishError("; ".join(f"{item['bind']}: {item['error']}" for item in answer["errors"]))
+        self.set_workers([WorkerAddress.from_message(item) for item in answer["workers"]])
+
+    async def _tell_workers(self, generation: int) -> None:
+        links = list(self._workers.values())
+        async with asyncio.TaskGroup() as tasks:
+            for link in links:
+                tasks.create_task(self._tell_worker(link, generation))
+
+    async def _tell_worker(self, link: WorkerLink, generation: int) -> None:
+        slot = link.address.slot
+        try:
+            async with asyncio.timeout(ACKNOWLEDGE_S):
+                await link.connected.wait()
+                if self._board.is_acknowledged(generation, [slot]):
+                    return
+                answer = await link.call({"type": "snapshot"}, "applied", self._descriptors)
+        except (WireError, TimeoutError) as exc:
+            # A dead or stuck worker is the parent's to replace; its successor starts with this snapshot.
+            logger.warning("worker did not take the snapshot", extra={"worker": slot, "error": str(exc)})
+            return
+        if answer["type"] == "refused":
+            raise PublishError(f"worker {slot} refused generation {generation}: {answer.get('reason')}")
+
+    async def exchanges(self, node: str | None, limit: int) -> list[dict[str, Any]]:
+        """Return what is under way (at one node), as the workers tell it, oldest first."""
+        found: list[dict[str, Any]] = []
+        for link in list(self._workers.values()):
+            try:
+                async with asyncio.timeout(CALL_S):
+                    answer = await link.call({"type": "exchanges", "node": node, "limit": limit}, "exchanges")
+            except (WireError, TimeoutError):
+                continue  # gone or stuck: its exchanges are the parent's to book
+            found += answer["exchanges"]
+        return sorted(found, key=lambda item: -item["age_s"])[:limit]
+
+
+def memfd(name: str, data: bytes) -> int:
+    """Return a descriptor that holds `data` and nothing on disk."""
+    fd = os.memfd_create(f"arv-balance-{name}", os.MFD_CLOEXEC)
+    with open(fd, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor has no path
+        file.write(data)
+    return fd
