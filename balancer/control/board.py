@@ -2,7 +2,7 @@
 
 import asyncio
 import os
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 
 from balancer import scoreboard as sb
 from balancer.model import Health
@@ -52,8 +52,30 @@ class Board:
 
     def poke(self) -> None:
         """Make every worker look at the scoreboard."""
-        for wake in self._wakes:
+        for wake in self._wakes[: self.shared.cells[sb.H_ROWS]]:
             os.eventfd_write(wake, 1)
+
+    def busy_slots(self) -> frozenset[int]:
+        """Return the node slots in which exchanges or tunnels run."""
+        rows = range(self.shared.cells[sb.H_ROWS])
+        return frozenset(slot for slot in range(sb.MAX_NODES) if self.in_flight(slot, rows) or self.tunnels(slot, rows))
+
+    def in_flight(self, node_slot: int, rows: Iterable[int] | None = None) -> int:
+        """Return the exchanges at a node now, over all workers."""
+        return self._node_sum(node_slot, sb.N_IN_FLIGHT, rows)
+
+    def tunnels(self, node_slot: int, rows: Iterable[int] | None = None) -> int:
+        """Return the tunnels to a node now, over all workers."""
+        return self._node_sum(node_slot, sb.N_TUNNELS, rows)
+
+    def _node_sum(self, node_slot: int, cell: int, rows: Iterable[int] | None) -> int:
+        cells = self.shared.cells
+        used = range(cells[sb.H_ROWS]) if rows is None else rows
+        return sum(cells[sb.node_cell(row, node_slot) + cell] for row in used)
+
+    def total(self, cell: int) -> int:
+        """Return the sum of a worker's cell over all rows ever used."""
+        return self.shared.total(cell, self.shared.cells[sb.H_ROWS])
 
     def is_acknowledged(self, generation: int, worker_slots: Sequence[int]) -> bool:
         """Return whether all these workers run on `generation` or a newer one."""

@@ -4,7 +4,7 @@ import asyncio
 import logging
 import os
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any
 
 from balancer import scoreboard as sb
@@ -21,6 +21,7 @@ APPLY_S = 20.0  # the parent opens sockets and starts workers
 ACKNOWLEDGE_S = 5.0
 CONNECT_S = 2.0
 CALL_S = 2.0
+BACKLOG = 4096
 RECONNECT_S = 0.02  # a worker that starts opens its socket within milliseconds
 
 Notify = Callable[[Message], None]
@@ -37,20 +38,21 @@ class WorkerAddress:
     slot: int
     pid: int
     socket: str
+    is_stopping: bool = False
 
     @classmethod
     def from_message(cls, item: Mapping[str, Any]) -> "WorkerAddress":
         """Read one of a message's `workers`."""
-        return cls(int(item["slot"]), int(item["pid"]), str(item["socket"]))
+        return cls(int(item["slot"]), int(item["pid"]), str(item["socket"]), bool(item.get("stopping")))
 
 
 @dataclass(frozen=True, slots=True)
 class Bundle:
-    """A snapshot and the PEM texts it refers to by index; with the backlog of each listener slot."""
+    """A snapshot, the PEM texts it refers to by index, and the accept backlog of each bind."""
 
     snapshot: Snapshot
     pems: tuple[bytes, ...] = ()
-    backlogs: Mapping[int, int] | None = None
+    backlogs: Mapping[str, int] = field(default_factory=dict)
 
 
 class WorkerLink:
@@ -116,7 +118,7 @@ class Publisher:
     def __init__(self, *, parent: Link, board: Board, notify: Notify) -> None:
         """`notify` gets worker events (`type` event) as they come."""
         self._parent = parent
-        self._board = board
+        self.board = board
         self._notify = notify
         self._workers: dict[int, WorkerLink] = {}
         self._runs: dict[int, asyncio.Task[None]] = {}
@@ -125,6 +127,7 @@ class Publisher:
         self._descriptors: tuple[int, ...] = ()
         self.bundle: Bundle | None = None
         self.generation = 0
+        self.addresses: dict[int, str] = {}  # listener slot -> where it listens really (port 0 was resolved)
 
     def adopt(self, snapshot: Snapshot | None, descriptors: Sequence[int]) -> None:
         """Go on from what an earlier control process published; the descriptors become ours."""
@@ -174,14 +177,13 @@ class Publisher:
             raise
         close_all(self._descriptors)
         self._descriptors, self.bundle, self.generation = fds, bundle, snapshot.generation
-        self._board.shared.cells[sb.H_GENERATION] = snapshot.generation
+        self.board.shared.cells[sb.H_GENERATION] = snapshot.generation
         await self._tell_workers(snapshot.generation)
 
     async def _tell_parent(self, bundle: Bundle, fds: tuple[int, ...]) -> None:
-        backlogs = bundle.backlogs or {}
         listeners = [
-            {"slot": listener.slot, "bind": listener.bind, "backlog": backlogs.get(listener.slot, 4096)}
-            for listener in bundle.snapshot.listeners
+            {"slot": item.slot, "bind": item.bind, "backlog": bundle.backlogs.get(item.bind, BACKLOG)}
+            for item in bundle.snapshot.listeners
         ]
         message = {
             "type": "apply",
@@ -199,11 +201,12 @@ class Publisher:
         finally:
             self._applied = None
         if answer["type"] == "refused":
-            raise PublishError("; ".join(f"{item['bind']}: {item['error']}" for item in answer["errors"]))
+            raise PublishError("; ".join(": ".join(_texts(item, "bind", "error")) for item in answer["errors"]))
+        self.addresses = {int(slot): str(address) for slot, address in answer.get("addresses", {}).items()}
         self.set_workers([WorkerAddress.from_message(item) for item in answer["workers"]])
 
     async def _tell_workers(self, generation: int) -> None:
-        links = list(self._workers.values())
+        links = [link for link in self._workers.values() if not link.address.is_stopping]
         async with asyncio.TaskGroup() as tasks:
             for link in links:
                 tasks.create_task(self._tell_worker(link, generation))
@@ -213,7 +216,7 @@ class Publisher:
         try:
             async with asyncio.timeout(ACKNOWLEDGE_S):
                 await link.connected.wait()
-                if self._board.is_acknowledged(generation, [slot]):
+                if self.board.is_acknowledged(generation, [slot]):
                     return
                 answer = await link.call({"type": "snapshot"}, "applied", self._descriptors)
         except (WireError, TimeoutError) as exc:
@@ -234,6 +237,10 @@ class Publisher:
                 continue  # gone or stuck: its exchanges are the parent's to book
             found += answer["exchanges"]
         return sorted(found, key=lambda item: -item["age_s"])[:limit]
+
+
+def _texts(item: Mapping[str, Any], *names: str) -> list[str]:
+    return [str(item[name]) for name in names if item.get(name)]
 
 
 def memfd(name: str, data: bytes) -> int:

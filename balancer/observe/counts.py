@@ -12,12 +12,9 @@ KEPT_S = 60.0  # failures are counted over this
 EMPTY = (0,) * sb.HISTOGRAM_CELLS
 
 
-def used_rows(board: sb.Scoreboard) -> list[int]:
-    """Return the worker slots that have ever been used; a dead worker's row keeps its totals."""
-    cells = board.cells
-    return [
-        slot for slot in range(sb.MAX_WORKERS) if cells[sb.row(slot) + sb.W_STARTED_NS] or cells[sb.row(slot) + sb.W_PID]
-    ]
+def used_rows(board: sb.Scoreboard) -> range:
+    """Return the worker slots that were ever used; a dead worker's row keeps its totals."""
+    return range(board.cells[sb.H_ROWS])
 
 
 def total(board: sb.Scoreboard, rows: Iterable[int], offset: int) -> int:

@@ -1,0 +1,94 @@
+"""Secrets and TLS settings that checks and the admin API use; read again at each reload, and tokens when they change."""
+
+import asyncio
+import ssl
+from collections.abc import Callable
+from dataclasses import dataclass
+
+from balancer.config.inventory import Inventory
+from balancer.config.schema import Config
+from balancer.config.secrets import reveal
+from balancer.control import plans
+from balancer.control.admin.access import Role, Token
+from balancer.errors import ConfigError
+from balancer.model import Snapshot
+
+REFRESH_S = 30.0
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What was read. `faults` are sentences about what could not be."""
+
+    secrets: plans.Secrets
+    tokens: tuple[Token, ...] = ()
+    faults: tuple[str, ...] = ()
+
+
+NOTHING = Opened(plans.Secrets("", {}))
+
+
+class Vault:
+    """Keeps the newest reading; an unreadable secret keeps its last value and is reported once."""
+
+    def __init__(self, report: Callable[[str], None]) -> None:
+        self._report = report
+        self._reported: frozenset[str] = frozenset()
+        self.opened = NOTHING
+
+    async def open(self, config: Config, snapshot: Snapshot) -> bool:
+        """Read everything; returns whether something that checks use has changed."""
+        before = self.opened
+        self.opened = await asyncio.to_thread(_open, config, snapshot, before)
+        for fault in self.opened.faults:
+            if fault not in self._reported:
+                self._report(fault)
+        self._reported = frozenset(self.opened.faults)
+        return before.secrets != self.opened.secrets
+
+
+def _open(config: Config, snapshot: Snapshot, before: Opened) -> Opened:
+    faults: list[str] = []
+    token = before.secrets.token if config.health.token else ""
+    if config.health.token is not None:
+        try:
+            token = reveal(config.health.token, cluster=_cluster(config))
+        except ConfigError as exc:
+            faults.append(f"health.token: {exc}")
+    contexts = {name: found for name, found in before.secrets.contexts.items() if name in _names(snapshot)}
+    try:
+        fresh = plans.contexts(config, snapshot)
+    except (OSError, ssl.SSLError) as exc:
+        faults.append(f"tls towards nodes: {exc}")
+    else:
+        contexts = {name: _same_or(contexts.get(name), context) for name, context in fresh.items()}
+    tokens, bad = _tokens(config, before)
+    return Opened(plans.Secrets(token, contexts), tokens, (*faults, *bad))
+
+
+def _tokens(config: Config, before: Opened) -> tuple[tuple[Token, ...], list[str]]:
+    known = {token.name: token for token in before.tokens}
+    tokens, faults = [], []
+    for item in config.admin.tokens:
+        try:
+            tokens.append(Token(item.name, Role[item.role.upper()], reveal(item.secret).encode()))
+        except ConfigError as exc:
+            faults.append(f"admin token {item.name}: {exc}")
+            if item.name in known:
+                tokens.append(known[item.name])
+    return tuple(tokens), faults
+
+
+def _same_or(old: ssl.SSLContext | None, new: ssl.SSLContext) -> ssl.SSLContext:
+    """Keep the old object when it says the same, so that a check's plan does not look changed."""
+    if old is None or old.verify_mode != new.verify_mode:
+        return new
+    return old if old.get_ca_certs(binary_form=True) == new.get_ca_certs(binary_form=True) else new
+
+
+def _names(snapshot: Snapshot) -> set[str]:
+    return {node.name for node in snapshot.nodes}
+
+
+def _cluster(config: Config) -> str | None:
+    return config.nodes.source.cluster if isinstance(config.nodes, Inventory) else None
