@@ -24,5 +24,7 @@ def spell(seconds: float) -> str:
     for unit, size, below in (("d", 86400, "h"), ("h", 3600, "m"), ("m", 60, "s")):
         if whole >= size:
             rest = whole % size // int(_UNITS_S[below])
-            return f"{whole // size}{unit}" + (f"{rest}{below}" if rest and not (unit == "d" and whole >= 864000) else "")
+            return f"{whole // size}{unit}" + (
+                f"{rest}{below}" if rest and not (unit == "d" and whole >= 864000) else ""
+            )
     return f"{whole}s"

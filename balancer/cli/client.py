@@ -1,4 +1,4 @@
-"""The admin API from the command line: the standard library's HTTP client over a Unix socket, because it starts fast."""
+"""The admin API from the command line: the standard library's HTTP client, because it starts fast."""
 
 import http.client
 import json
@@ -69,7 +69,9 @@ class Client:
         except OSError as exc:
             raise self._unreachable(exc) from exc
         except http.client.HTTPException as exc:
-            raise CommandError(f"{self.where} does not speak the admin API", why=repr(exc), code=Exit.UNREACHABLE) from exc
+            raise CommandError(
+                f"{self.where} does not speak the admin API", why=repr(exc), code=Exit.UNREACHABLE
+            ) from exc
         finally:
             connection.close()
 
@@ -155,7 +157,7 @@ def _admin_socket(path: Path) -> str:
 
     Only the plain forms are understood (a block mapping or `admin: {socket: ...}`); what is fancier needs --admin.
     """
-    import re  # noqa: PLC0415 - only when there is a configuration here
+    import re
 
     try:
         text = path.read_text(encoding="utf-8")

@@ -33,7 +33,7 @@ _STATES = {
     "mismatched": ("≠", "bad"),
     "draining": ("◐", "warn"),
     "drained": ("◌", "dim"),
-    "removed": ("−", "dim"),
+    "removed": ("-", "dim"),
     "degraded": ("▲", "warn"),
     "paused": ("‖", "warn"),
     "down": ("✗", "bad"),
@@ -117,7 +117,7 @@ def emit(document: Any) -> None:
 
 
 def age(at: str | None, now: datetime | None = None) -> str:
-    """Return how long ago an RFC 3339 time was, `–` when there is none."""
+    """Return how long ago an RFC 3339 time was, `-` when there is none."""
     if not at:
-        return "–"
+        return "-"
     return spell(max(0.0, ((now or datetime.now(UTC)) - datetime.fromisoformat(at)).total_seconds()))

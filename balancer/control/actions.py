@@ -85,7 +85,9 @@ class NodeActions:
             raise RefusedError(f"weight {weight} is out of range: write 0 to 1000")
         node = self._known(name)
         if not request.dry_run:
-            await self._site.change(lambda intents: intents.with_(self._intent(Kind.WEIGHT, name, request, weight=weight)))
+            await self._site.change(
+                lambda intents: intents.with_(self._intent(Kind.WEIGHT, name, request, weight=weight))
+            )
             self._event("node-weight", f"weight of {name} is {weight} (was {node.weight})", name, request)
         return self._done(name, changed=node.weight != weight, facts={"weight": weight, "was": node.weight})
 
@@ -149,7 +151,9 @@ class NodeActions:
         serving, least = self._serving(), self._site.config.balance.min_serving
         left = len([other for other in serving if other != name])
         if name in serving and left < least and not request.force:
-            raise RefusedError(f"{left} of {len(self._site.snapshot.nodes)} nodes would serve, balance.min_serving is {least}")
+            raise RefusedError(
+                f"{left} of {len(self._site.snapshot.nodes)} nodes would serve, balance.min_serving is {least}"
+            )
 
     def _serving(self) -> list[str]:
         nodes = self._site.snapshot.nodes

@@ -21,7 +21,7 @@ class Addresses:
         return host if is_literal(host) else self._known.get(host, "")
 
     async def look_up(self, hosts: Iterable[str]) -> list[str]:
-        """Resolve the names among `hosts`; returns those whose address changed. A failed lookup keeps the last answer."""
+        """Resolve the names among `hosts`; returns those with another address. A failed lookup keeps the last one."""
         names = sorted({host for host in hosts if host and not is_literal(host)})
         answers = await asyncio.gather(*(_resolve(name) for name in names))
         changed = []

@@ -8,6 +8,7 @@ from balancer import scoreboard as sb
 from balancer.model import Health
 
 BEAT_S = 0.5
+_HEALTHS = frozenset(Health)
 
 
 class Board:
@@ -21,7 +22,7 @@ class Board:
     def health(self, node_slot: int) -> Health:
         """Return the last word on a node, that of an earlier control process included."""
         value = self.shared.cells[sb.control_cell(node_slot) + sb.C_HEALTH]
-        return Health(value) if value in Health else Health.CHECKING
+        return Health(value) if value in _HEALTHS else Health.CHECKING
 
     def healthy_since_ns(self, node_slot: int) -> int:
         """Return since when a node is healthy, 0 when it is not."""

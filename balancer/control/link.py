@@ -32,7 +32,7 @@ class Link:
                 await asyncio.get_running_loop().sock_connect(sock, path)
         except OSError as exc:  # TimeoutError is one
             sock.close()
-            raise WireError(f"{path}: {exc or 'no answer in time'}") from exc
+            raise WireError(f"{path}: {str(exc) or 'no answer in time'}") from exc
         return cls(sock)
 
     async def __aenter__(self) -> Self:

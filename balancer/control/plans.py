@@ -24,7 +24,9 @@ class Secrets:
 def plans(config: Config, snapshot: Snapshot, secrets: Secrets, faults: Callable[[Node], str]) -> dict[str, Plan]:
     """Return how each node that is not removed is checked. `faults`: why a node has no address, "" when it has one."""
     return {
-        node.name: plan(config, node, secrets, faults(node)) for node in snapshot.nodes if node.admin is not Admin.REMOVED
+        node.name: plan(config, node, secrets, faults(node))
+        for node in snapshot.nodes
+        if node.admin is not Admin.REMOVED
     }
 
 

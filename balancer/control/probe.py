@@ -42,7 +42,7 @@ class Target:
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a check found. `refused`: nobody listens, which counts at once. `document`: the JSON body, when it was one."""
+    """What a check found. `refused`: nobody listens, which counts at once. `document`: the JSON body, if it is one."""
 
     ok: bool
     text: str  # for people: "OK" or what is wrong
@@ -63,7 +63,10 @@ class HttpClient:
             connector=aiohttp.TCPConnector(force_close=True, limit=0, use_dns_cache=False),
             cookie_jar=aiohttp.DummyCookieJar(),
             auto_decompress=False,
-            headers={"User-Agent": f"arv-balance/{__version__} (health check)", "Accept": "application/json, */*;q=0.5"},
+            headers={
+                "User-Agent": f"arv-balance/{__version__} (health check)",
+                "Accept": "application/json, */*;q=0.5",
+            },
             skip_auto_headers=("Accept-Encoding",),
         )
         return self

@@ -68,9 +68,7 @@ class _Watch:
 class Prober(AbstractAsyncContextManager["Prober"]):
     """Holds what is known of the nodes' health. `set_plans` starts and ends their checks."""
 
-    def __init__(
-        self, *, client: HttpClient, board: Board, watcher: Watcher, now: Callable[[], datetime]
-    ) -> None:
+    def __init__(self, *, client: HttpClient, board: Board, watcher: Watcher, now: Callable[[], datetime]) -> None:
         self._client = client
         self._board = board
         self._watcher = watcher
@@ -131,14 +129,15 @@ class Prober(AbstractAsyncContextManager["Prober"]):
         """A worker's connection was refused: count it, and look for ourselves at once."""
         watch = self._watches.get(name)
         if watch is not None:
-            self._change(watch, rules.after_connects(watch.seen.state, 1, False, watch.plan.thresholds), "refused")
+            state = rules.after_connects(watch.seen.state, watch.plan.thresholds, refused=1, worked=False)
+            self._change(watch, state, "connection refused")
             watch.wake.set()
 
     def set_differs(self, name: str, *, differs: bool, why: str) -> None:
         """Say whether a node's version differs where it must not."""
         watch = self._watches.get(name)
         if watch is not None and watch.seen.state.differs != differs:
-            self._change(watch, rules.after_version(watch.seen.state, differs, watch.plan.thresholds), why)
+            self._change(watch, rules.after_version(watch.seen.state, watch.plan.thresholds, differs=differs), why)
 
     async def _run(self, watch: _Watch) -> None:
         while True:
@@ -169,7 +168,7 @@ class Prober(AbstractAsyncContextManager["Prober"]):
 
     def _take(self, watch: _Watch, result: Result) -> None:
         plan, seen = watch.plan, watch.seen
-        state = rules.after_check(seen.state, result.ok, plan.thresholds, refused=result.refused)
+        state = rules.after_check(seen.state, plan.thresholds, passed=result.ok, refused=result.refused)
         watch.seen = replace(seen, result=result, at=self._now())
         self._change(watch, state, result.text)
         self._board.verdict(plan.slot, state.health, check_ok=result.ok)

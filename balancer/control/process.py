@@ -7,14 +7,12 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Mapping
+from collections.abc import Iterator, Sequence
 from contextlib import AsyncExitStack
 from datetime import UTC, datetime
-from pathlib import Path
 
 from balancer import scoreboard as sb
 from balancer import snapshot as codec
-from balancer.config.file import load
 from balancer.control import logs
 from balancer.control.addresses import Addresses
 from balancer.control.board import Board
@@ -22,11 +20,11 @@ from balancer.control.child import Child, from_environment
 from balancer.control.control import Control
 from balancer.control.events import EventLog
 from balancer.control.intents import IntentStore
-from balancer.control.link import Link
-from balancer.control.publisher import Publisher
-from balancer.control.site import Clock, Parts, Site
+from balancer.control.link import Link, close_all
+from balancer.control.publisher import Publisher, PublishError
+from balancer.control.site import Clock, Parts
 from balancer.control.statefile import StateFile
-from balancer.errors import BalanceError, ConfigError, StateError, WireError
+from balancer.errors import BalanceError, ConfigError, WireError
 from balancer.model import Snapshot
 
 logger = logging.getLogger(__name__)
@@ -43,23 +41,92 @@ def main() -> int:
     """Run the control process; returns the exit code."""
     logs.configure("info", journald="JOURNAL_STREAM" in os.environ)
     signal.signal(signal.SIGINT, signal.SIG_IGN)  # a terminal's Ctrl-C is the parent's
+    ends: list[BalanceError] = []
     try:
         child = from_environment(os.environ)
         asyncio.run(run(child))
-    except* ParentGoneError:
-        return 0
-    except* ConfigError as group:
-        _complain(group)
-        return EXIT_CONFIG
     except* BalanceError as group:
-        _complain(group)
-        return EXIT_FAILED
-    return 0
+        ends = list(_leaves(group))
+    return _exit_code(ends)
 
 
-def _complain(group: BaseExceptionGroup[BalanceError]) -> None:
+def _leaves(group: BaseExceptionGroup[BalanceError]) -> Iterator[BalanceError]:
     for exc in group.exceptions:
         if isinstance(exc, BaseExceptionGroup):
-            _complain(exc)
+            yield from _leaves(exc)
         else:
-            sys.stderr.write(f"{exc}\n")
+            yield exc
+
+
+def _exit_code(ends: Sequence[BalanceError]) -> int:
+    if any(isinstance(exc, ParentGoneError) for exc in ends):
+        return 0
+    for exc in ends:
+        sys.stderr.write(f"{exc}\n")
+    if any(isinstance(exc, ConfigError | PublishError) for exc in ends):
+        return EXIT_CONFIG
+    return EXIT_FAILED if ends else 0
+
+
+async def run(child: Child) -> None:
+    """Control until the parent is gone. Raises ParentGoneError then, ConfigError when nothing can be started."""
+    now, monotonic = (lambda: datetime.now(UTC)), time.monotonic
+    clock = Clock(now=now, monotonic=monotonic)
+    events, intents = await asyncio.to_thread(_state, child, clock)
+    shared = sb.Scoreboard(child.scoreboard_fd)
+    board = Board(shared, child.wakes, clock_ns=time.monotonic_ns)
+    parent_sock = socket.socket(fileno=child.parent_fd)
+    async with AsyncExitStack() as stack:
+        stack.callback(shared.close)
+        parent = await stack.enter_async_context(Link(parent_sock))
+        publisher = Publisher(parent=parent, board=board, notify=lambda message: control.from_worker(message))  # noqa: PLW0108 - made below
+        publisher.adopt(_published(child.snapshot_fds), child.snapshot_fds)
+        control = Control(
+            board=board,
+            publisher=publisher,
+            parent=parent,
+            parts=Parts(publisher, intents, Addresses(), events, clock),
+            config=child.config,
+            workers=child.overrides.get("workers"),
+        )
+        tasks = await stack.enter_async_context(asyncio.TaskGroup())
+        tasks.create_task(_listen(parent, control), name="parent")
+        publisher.run_in(tasks)
+        publisher.set_workers(child.workers)
+        await stack.enter_async_context(control)
+        await control.start(tasks)
+        await asyncio.Event().wait()
+
+
+async def _listen(parent: Link, control: Control) -> None:
+    try:
+        async for message, fds in parent.messages():
+            close_all(fds)
+            control.from_parent(message)
+    except WireError as exc:
+        raise ParentGoneError(str(exc)) from exc
+
+
+def _state(child: Child, clock: Clock) -> tuple[EventLog, IntentStore]:
+    """Open what is kept in the state directory, which holds the runtime folder."""
+    state_dir = child.run_dir.parent
+    events = EventLog(state_dir / "events.jsonl", clock=clock.now)
+    events.load()
+    intents = IntentStore(StateFile(state_dir / "intents.json", stamp=lambda: clock.now().strftime("%Y%m%dT%H%M%S")))
+    loaded = intents.load()
+    if loaded.damage:
+        kept = f"; the bad file is kept as {loaded.aside}" if loaded.aside else ""
+        text = f"intents cannot be read, so none of them stands: {loaded.damage}{kept}"
+        events.add("intents-unreadable", text, level="error")
+    return events, intents
+
+
+def _published(fds: Sequence[int]) -> Snapshot | None:
+    if not fds:
+        return None
+    size = os.fstat(fds[0]).st_size
+    try:
+        return codec.decode(os.pread(fds[0], size, 0))
+    except WireError as exc:
+        logger.warning("the running snapshot is of another version; slots begin anew", extra={"error": str(exc)})
+        return None

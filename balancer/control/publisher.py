@@ -95,7 +95,7 @@ class WorkerLink:
         async with self._calling:
             if self._link is None:
                 raise WireError(f"worker {self.address.slot} is not connected")
-            future = asyncio.get_running_loop().create_future()
+            future: asyncio.Future[Message] = asyncio.get_running_loop().create_future()
             self._answers[answer] = future
             try:
                 await self._link.send(message, fds)
@@ -158,6 +158,10 @@ class Publisher:
                 link = self._workers[slot] = WorkerLink(address, notify=self._notify)
                 self._runs[slot] = self._tasks.create_task(link.run(), name=f"worker {slot}")
 
+    def set_workers_from(self, items: Sequence[Mapping[str, Any]]) -> None:
+        """The same from a message's `workers`."""
+        self.set_workers([WorkerAddress.from_message(item) for item in items])
+
     def take_parent_answer(self, message: Message) -> None:
         """Hand in `applied` or `refused` of the parent."""
         if self._applied is not None and not self._applied.done():
@@ -203,7 +207,7 @@ class Publisher:
         if answer["type"] == "refused":
             raise PublishError("; ".join(": ".join(_texts(item, "bind", "error")) for item in answer["errors"]))
         self.addresses = {int(slot): str(address) for slot, address in answer.get("addresses", {}).items()}
-        self.set_workers([WorkerAddress.from_message(item) for item in answer["workers"]])
+        self.set_workers_from(answer["workers"])
 
     async def _tell_workers(self, generation: int) -> None:
         links = [link for link in self._workers.values() if not link.address.is_stopping]
@@ -226,6 +230,15 @@ class Publisher:
         if answer["type"] == "refused":
             raise PublishError(f"worker {slot} refused generation {generation}: {answer.get('reason')}")
 
+    async def reopen_logs(self) -> None:
+        """Make every worker open its access log again, after it was moved away."""
+        for link in list(self._workers.values()):
+            try:
+                async with asyncio.timeout(CALL_S):
+                    await link.call({"type": "reopen-log"}, "reopened")
+            except (WireError, TimeoutError) as exc:
+                logger.warning("worker did not reopen its log", extra={"worker": link.address.slot, "error": str(exc)})
+
     async def exchanges(self, node: str | None, limit: int) -> list[dict[str, Any]]:
         """Return what is under way (at one node), as the workers tell it, oldest first."""
         found: list[dict[str, Any]] = []
@@ -246,6 +259,6 @@ def _texts(item: Mapping[str, Any], *names: str) -> list[str]:
 def memfd(name: str, data: bytes) -> int:
     """Return a descriptor that holds `data` and nothing on disk."""
     fd = os.memfd_create(f"arv-balance-{name}", os.MFD_CLOEXEC)
-    with open(fd, "wb", closefd=False) as file:  # noqa: PTH123 - a descriptor has no path
+    with open(fd, "wb", closefd=False) as file:
         file.write(data)
     return fd

@@ -6,8 +6,10 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from balancer.config.errors import Fault
+from balancer.config.errors import Fault, Loc
 from balancer.config.file import Loaded, load
+from balancer.config.presets import leaves
+from balancer.config.schema import Config
 from balancer.control.events import EventLog
 from balancer.control.publisher import PublishError
 from balancer.control.site import Clock, Current, Site, fingerprint
@@ -91,6 +93,20 @@ class Reader:
         self.last = LastReload(ok=False, at=self._clock.now(), faults=faults, error=str(exc))
         kind = "reload-refused" if not isinstance(exc, PublishError) else "reload-failed"
         self._events.add(kind, str(exc), actor=actor, level="error")
+
+
+def differences(old: Config, new: Config) -> list[str]:
+    """Return a line for each setting that is another one; secrets are named by their place only, so none is shown."""
+    before, after = (leaves(config.model_dump(mode="json")) for config in (old, new))
+    return [
+        f"{_path(loc)}: {before.get(loc, 'nothing')} -> {after.get(loc, 'nothing')}"
+        for loc in sorted(before.keys() | after.keys(), key=str)
+        if before.get(loc) != after.get(loc)
+    ]
+
+
+def _path(loc: Loc) -> str:
+    return ".".join(map(str, loc))
 
 
 def _read(path: Path) -> tuple[Loaded, bytes]:

@@ -55,7 +55,7 @@ class Current:
 class Follower(Protocol):
     """Whoever has to do something about a new snapshot: the prober."""
 
-    def followed(self, current: Current, snapshot: Snapshot) -> None:
+    async def followed(self, current: Current, snapshot: Snapshot) -> None:
         """A snapshot is out."""
 
 
@@ -123,7 +123,7 @@ class Site:
                 await self.parts.intents.save(intents)
             await self.parts.publisher.publish(bundle)
             self.current = current
-            self._tell()
+            await self._tell()
 
     async def change(self, edit: Callable[[Intents], Intents]) -> None:
         """Change intents: on the disk first, then in the workers. Raises StateError when the disk refuses.
@@ -131,7 +131,7 @@ class Site:
         `edit` sees the newest intents and may raise, so that two operators at once do not undo each other.
         """
         async with self._lock:
-            current = self._running()
+            current = self.require()
             intents = edit(self.intents)
             if intents == self.intents:
                 return
@@ -141,16 +141,21 @@ class Site:
             await self.parts.intents.save(intents)
             await self.parts.publisher.publish(bundle)
             self.changed.set()
-            self._tell()
+            await self._tell()
+
+    def hosts(self) -> list[str]:
+        """Return the hosts of all nodes as configured."""
+        return _hosts(self.config, self.intents)
 
     async def refresh(self) -> None:
         """Publish again, because an address, a designation or a drain has moved on."""
         async with self._lock:
-            current = self._running()
+            current = self.require()
             await self.parts.publisher.publish(await self._build(current, self.intents))
-            self._tell()
+            await self._tell()
 
-    def _running(self) -> Current:
+    def require(self) -> Current:
+        """Return the configuration that runs. Raises RefusedError while there is none yet."""
         if self.current is None:
             raise RefusedError("arv-balance is still starting: no configuration is loaded yet")
         return self.current
@@ -176,9 +181,9 @@ class Site:
         backlogs = {str(listen.bind): listen.backlog for listen in current.config.listen}
         return Bundle(snapshot, built.pems, backlogs)
 
-    def _tell(self) -> None:
+    async def _tell(self) -> None:
         for follower in self.followers:
-            follower.followed(self._running(), self.snapshot)
+            await follower.followed(self.require(), self.snapshot)
 
 
 def with_addresses(snapshot: Snapshot, addresses: Addresses) -> Snapshot:

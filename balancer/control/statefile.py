@@ -45,7 +45,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Loaded:
-    """What `StateFile.load` found. `damage` says why a file that was there could not be used; it was kept as `aside`."""
+    """What `StateFile.load` found. `damage`: why a file that was there could not be used; it was kept as `aside`."""
 
     document: Document | None
     damage: str = ""

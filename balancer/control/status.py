@@ -130,7 +130,7 @@ class Status:
         }
 
     def ledger(self) -> Document:
-        """Return how all exchanges ended, over all workers that ever ran. The members but `schema` and `open` add up."""
+        """Return how all exchanges ended, over all workers that ever ran; `accepted` is the sum of the others."""
         found = self._from.board.shared.ledger(self._from.board.shared.cells[sb.H_ROWS])
         return {
             "schema": LEDGER,
@@ -198,7 +198,12 @@ class Status:
     def _listeners(self) -> list[Document]:
         addresses = self._from.site.parts.publisher.addresses
         return [
-            {"slot": item.slot, "bind": item.bind, "address": addresses.get(item.slot, item.bind), "tls": item.tls is not None}
+            {
+                "slot": item.slot,
+                "bind": item.bind,
+                "address": addresses.get(item.slot, item.bind),
+                "tls": item.tls is not None,
+            }
             for item in self._from.site.snapshot.listeners
         ]
 

@@ -54,7 +54,9 @@ class Upkeep:
         await self._site.change(without)
         for item in ended:
             what = f"{item.kind.value} of {item.node}" if item.node else item.kind.value
-            self._events.add("intent-ended", f"{what} by {item.who} ended by itself", node=item.node, reason=item.reason)
+            self._events.add(
+                "intent-ended", f"{what} by {item.who} ended by itself", node=item.node, reason=item.reason
+            )
 
     async def drain(self) -> None:
         """Notice what has drained, until cancelled."""

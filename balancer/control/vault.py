@@ -1,4 +1,4 @@
-"""Secrets and TLS settings that checks and the admin API use; read again at each reload, and tokens when they change."""
+"""Secrets and TLS settings that checks and the admin API use; read again at each reload and twice a minute."""
 
 import asyncio
 import ssl

@@ -40,7 +40,7 @@ class NodeCounts:
 
 @dataclass(frozen=True, slots=True)
 class Counts:
-    """Counters of everything since the start, at one moment. `failed`: what a client saw as a failure of ours or a node's."""
+    """Counters of everything since the start, at one moment. `failed`: 5xx answers, cut ones and lost ones."""
 
     at_s: float
     accepted: int = 0
@@ -76,9 +76,7 @@ def read(board: sb.Scoreboard, node_slots: Iterable[int], at_s: float) -> Counts
 
 def _server_errors(requests: Sequence[int]) -> int:
     codes = len(sb.CODES)
-    return sum(
-        count for index, count in enumerate(requests) if count and sb.CODES[index % codes] >= 500
-    )
+    return sum(count for index, count in enumerate(requests) if count and sb.CODES[index % codes] >= 500)
 
 
 def _node(board: sb.Scoreboard, rows: Sequence[int], slot: int) -> NodeCounts:

@@ -10,7 +10,7 @@ from enum import IntEnum
 from ipaddress import ip_address
 from urllib.parse import urlsplit
 
-from balancer.control.admin.problem import Problem
+from balancer.control.admin.problem import ProblemError
 
 _CREDENTIALS = struct.Struct("3i")  # pid, uid, gid of SO_PEERCRED
 
@@ -54,7 +54,7 @@ class Asked:
 
 
 def unix_caller(sock: socket.socket) -> Caller:
-    """Return who is at the other end of a Unix socket. Who may open the socket is an admin; the name is for the record."""
+    """Return who is at the other end of a Unix socket. Who may open it is an admin; the name is for the record."""
     raw = sock.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
     _pid, uid, _gid = _CREDENTIALS.unpack(raw)
     try:
@@ -65,20 +65,20 @@ def unix_caller(sock: socket.socket) -> Caller:
 
 
 def tcp_caller(asked: Asked, tokens: Sequence[Token], hosts: Sequence[str]) -> Caller:
-    """Return who asks over TCP. Raises Problem for a wrong Host, a foreign Origin or a wrong token.
+    """Return who asks over TCP. Raises ProblemError for a wrong Host, a foreign Origin or a wrong token.
 
     Without any configured token, loopback may read and nobody may change anything. The Host list defeats DNS
     rebinding, the Origin check keeps other sites' pages from acting with a browser's credentials.
     """
     host = host_name(asked.host)
     if not _is_known(host, hosts):
-        raise Problem(421, f"this is not {host or 'that host'!r}", why="the Host field names another server")
+        raise ProblemError(421, f"this is not {host or 'that host'!r}", why="the Host field names another server")
     if asked.is_mutation and not _is_same_origin(asked):
-        raise Problem(403, "the request comes from another site", why="its Origin is not this server's")
+        raise ProblemError(403, "the request comes from another site", why="its Origin is not this server's")
     if not tokens:
         if asked.is_loopback and not asked.is_mutation:
             return Caller("loopback", Role.VIEWER)
-        raise Problem(
+        raise ProblemError(
             403,
             "no token is configured, so this address only answers reads from this machine",
             hint="use the Unix socket, or configure admin.tokens",
@@ -89,13 +89,13 @@ def tcp_caller(asked: Asked, tokens: Sequence[Token], hosts: Sequence[str]) -> C
 def _token_caller(authorization: str, tokens: Sequence[Token]) -> Caller:
     scheme, _, given = authorization.partition(" ")
     if scheme.lower() != "bearer" or not given.strip():
-        raise Problem(401, "a token is needed", hint="send it as Authorization: Bearer TOKEN")
+        raise ProblemError(401, "a token is needed", hint="send it as Authorization: Bearer TOKEN")
     secret, found = given.strip().encode(), None
     for token in tokens:  # all are compared, so that the time tells nothing about which one fits
         if hmac.compare_digest(token.secret, secret):
             found = token
     if found is None:
-        raise Problem(401, "the token is not known")
+        raise ProblemError(401, "the token is not known")
     return Caller(found.name, found.role)
 
 

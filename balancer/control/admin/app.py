@@ -13,7 +13,7 @@ from aiohttp import web
 
 from balancer.control.admin import problem
 from balancer.control.admin.access import Asked, Caller, Role, Token, tcp_caller, unix_caller
-from balancer.control.admin.problem import Problem
+from balancer.control.admin.problem import ProblemError
 from balancer.errors import BalanceError
 
 logger = logging.getLogger(__name__)
@@ -96,12 +96,14 @@ class Api:
                 caller = self._caller(request, endpoint)
                 if caller.role < endpoint.role:
                     needed = endpoint.role.name.lower()
-                    raise Problem(403, f"{caller.name} may not do this", why=f"it needs the role {needed}", role=needed)
+                    raise ProblemError(
+                        403, f"{caller.name} may not do this", why=f"it needs the role {needed}", role=needed
+                    )
                 found = await endpoint.handler(Call(caller, request, await _body(request) if is_mutation else {}))
-            except (Problem, BalanceError) as exc:
+            except (ProblemError, BalanceError) as exc:
                 if is_mutation:
                     self._counted(endpoint.summary, "refused")
-                raise exc if isinstance(exc, Problem) else problem.from_error(exc) from exc
+                raise exc if isinstance(exc, ProblemError) else problem.from_error(exc) from exc
             if is_mutation:
                 self._counted(endpoint.summary, "done")
             return found if isinstance(found, web.StreamResponse) else json_response(found, endpoint.status)
@@ -133,10 +135,12 @@ def json_response(document: dict[str, Any], status: int = 200) -> web.Response:
 
 
 @web.middleware
-async def _problems(request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]) -> web.StreamResponse:
+async def _problems(
+    request: web.Request, handler: Callable[[web.Request], Awaitable[web.StreamResponse]]
+) -> web.StreamResponse:
     try:
         return await handler(request)
-    except Problem as exc:
+    except ProblemError as exc:
         return problem.answer(exc)
     except web.HTTPException as exc:
         return problem.answer(_from_http(exc, request))
@@ -144,19 +148,19 @@ async def _problems(request: web.Request, handler: Callable[[web.Request], Await
         raise
     except Exception:
         logger.exception("admin request failed", extra={"action": f"{request.method} {request.path}"})
-        return problem.answer(Problem(500, "an error inside arv-balance", why="it is in the log of the service"))
+        return problem.answer(ProblemError(500, "an error inside arv-balance", why="it is in the log of the service"))
 
 
-def _from_http(exc: web.HTTPException, request: web.Request) -> Problem:
+def _from_http(exc: web.HTTPException, request: web.Request) -> ProblemError:
     match exc.status:
         case 404:
-            return Problem(404, f"there is no {request.path}", hint="GET /v1/openapi.json lists what there is")
+            return ProblemError(404, f"there is no {request.path}", hint="GET /v1/openapi.json lists what there is")
         case 405:
-            return Problem(405, f"{request.method} is not possible on {request.path}")
+            return ProblemError(405, f"{request.method} is not possible on {request.path}")
         case 413:
-            return Problem(413, f"the body is larger than {BODY_BYTES >> 20} MiB")
+            return ProblemError(413, f"the body is larger than {BODY_BYTES >> 20} MiB")
         case status:
-            return Problem(status, exc.reason)
+            return ProblemError(status, exc.reason)
 
 
 async def _body(request: web.Request) -> dict[str, Any]:
@@ -164,11 +168,11 @@ async def _body(request: web.Request) -> dict[str, Any]:
     if not raw.strip():
         return {}
     if request.content_type != "application/json":
-        raise Problem(415, "the body has to be JSON", hint="send Content-Type: application/json")
+        raise ProblemError(415, "the body has to be JSON", hint="send Content-Type: application/json")
     try:
         found = json.loads(raw)
     except ValueError as exc:
-        raise Problem(400, "the body is not JSON", why=str(exc)) from exc
+        raise ProblemError(400, "the body is not JSON", why=str(exc)) from exc
     if not isinstance(found, dict):
-        raise Problem(400, "the body has to be a JSON object")
+        raise ProblemError(400, "the body has to be a JSON object")
     return found

@@ -14,7 +14,7 @@ CONTENT_TYPE = "application/problem+json"
 logger = logging.getLogger(__name__)
 
 
-class Problem(Exception):
+class ProblemError(Exception):
     """A request that cannot be done. `facts` are members of the answer beside what, why and try."""
 
     def __init__(self, status: int, what: str, *, why: str = "", hint: str = "", **facts: Any) -> None:
@@ -34,22 +34,22 @@ class Problem(Exception):
         }
 
 
-def from_error(exc: BalanceError) -> Problem:
+def from_error(exc: BalanceError) -> ProblemError:
     """Return the problem for one of our own errors."""
     match exc:
         case RefusedError():
-            return Problem(409, str(exc), kind="refused")
+            return ProblemError(409, str(exc), kind="refused")
         case ConfigError():
-            return Problem(422, str(exc), kind="invalid-config")
+            return ProblemError(422, str(exc), kind="invalid-config")
         case StateError():
-            return Problem(507, "nothing was changed: the state cannot be written", why=str(exc), kind="state")
+            return ProblemError(507, "nothing was changed: the state cannot be written", why=str(exc), kind="state")
         case WireError():
-            return Problem(503, "a process of ours does not answer", why=str(exc), kind="process")
+            return ProblemError(503, "a process of ours does not answer", why=str(exc), kind="process")
         case _:
-            return Problem(500, str(exc), kind="failed")
+            return ProblemError(500, str(exc), kind="failed")
 
 
-def answer(problem: Problem) -> web.Response:
+def answer(problem: ProblemError) -> web.Response:
     """Return the response for a problem."""
     headers = {"WWW-Authenticate": "Bearer"} if problem.status == 401 else None
     body = json.dumps(problem.document(), default=str).encode() + b"\n"

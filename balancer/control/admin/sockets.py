@@ -1,0 +1,41 @@
+"""Listening sockets of the admin API."""
+
+import socket
+from pathlib import Path
+
+BACKLOG = 128
+MODE = 0o660  # who may open it is an admin; its group is the service's
+
+
+def unix_socket(path: Path) -> socket.socket:
+    """Listen on a Unix socket, in place of one that a dead process left. Raises OSError."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    fresh = path.with_name(f".{path.name}.new")
+    fresh.unlink(missing_ok=True)
+    sock = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        sock.bind(str(fresh))
+        fresh.chmod(MODE)
+        sock.listen(BACKLOG)
+        fresh.replace(path)  # a client finds either the old socket or one that listens
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
+
+
+def tcp_socket(bind: str) -> socket.socket:
+    """Listen on `HOST:PORT` or `[V6]:PORT`. Raises OSError."""
+    host, _, port = bind.rpartition(":")
+    family = socket.AF_INET6 if host.startswith("[") else socket.AF_INET
+    sock = socket.socket(family, socket.SOCK_STREAM)
+    try:
+        sock.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        sock.bind((host.strip("[]"), int(port)))
+        sock.listen(BACKLOG)
+    except OSError:
+        sock.close()
+        raise
+    sock.setblocking(False)
+    return sock
