@@ -54,9 +54,12 @@ class Cluster:
     skipped: tuple[str, ...] = ()  # what was left out and why, for people
 
 
-def read(path: str, *, service: str = "Controller", cluster: str | None = None) -> Cluster:
-    """Return the nodes of a service. Raises ArvadosError; of the file its text holds only names and URLs."""
-    name, root = _cluster(path, cluster)
+def read(path: str, *, service: str = "Controller", cluster: str | None = None, among: str | None = None) -> Cluster:
+    """Return the nodes of a service. Raises ArvadosError; of the file its text holds only names and URLs.
+
+    `cluster` must be in the file; `among` chooses when the file holds several and it is one of them.
+    """
+    name, root = _cluster(path, cluster, among)
     services = _get(root, "Services")
     known = [key for key, _ in _items(services)]
     if service not in known:
@@ -93,7 +96,7 @@ def management_token(path: str, *, cluster: str | None = None) -> str:
     return token
 
 
-def _cluster(path: str, wanted: str | None) -> tuple[str, Node]:
+def _cluster(path: str, wanted: str | None, among: str | None = None) -> tuple[str, Node]:
     root = _compose(path)
     clusters = dict(_items(_get(root, "Clusters")))
     if not clusters:
@@ -103,6 +106,8 @@ def _cluster(path: str, wanted: str | None) -> tuple[str, Node]:
             hint = did_you_mean(wanted, clusters) or f"it has {', '.join(clusters)}"
             raise ArvadosError(f"{path} has no cluster {wanted}", key="cluster", hint=hint)
         return wanted, clusters[wanted]
+    if among in clusters:
+        return among, clusters[among]
     if len(clusters) > 1:
         hint = f"set nodes.from.cluster to one of {', '.join(clusters)}"
         raise ArvadosError(f"{path} holds {len(clusters)} clusters", hint=hint)

@@ -5,7 +5,7 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from balancer.config.scalars import AbsolutePath, Bind, HeaderName, HostName, Network, Regex, Token
-from balancer.config.section import Section, TlsVersion, at_least
+from balancer.config.section import Between, Section, TlsVersion
 
 Networks = tuple[Network, ...]
 
@@ -49,7 +49,7 @@ class Listen(Section):
     proxy_protocol: Networks = Field(
         (), description="Networks that must send a PROXY protocol header (v1 or v2); all others must not."
     )
-    backlog: Annotated[int, at_least(1, 65535)] = Field(
+    backlog: Annotated[int, Between(1, 65535)] = Field(
         4096, description="Connections that may wait in the kernel for a worker; `net.core.somaxconn` caps it."
     )
 

@@ -31,7 +31,12 @@ class Loaded:
     @property
     def is_valid(self) -> bool:
         """True when `config` may be used."""
-        return all(fault.severity is not Severity.ERROR for fault in self.faults)
+        return not self.errors
+
+    @property
+    def errors(self) -> tuple[Fault, ...]:
+        """What refuses the file."""
+        return tuple(fault for fault in self.faults if fault.severity is Severity.ERROR)
 
     @property
     def warnings(self) -> tuple[Fault, ...]:
@@ -41,7 +46,7 @@ class Loaded:
     def require(self) -> Config:
         """Return the configuration. Raises ConfigError with all errors when it cannot be used."""
         if not self.is_valid:
-            raise ConfigError(as_text([fault for fault in self.faults if fault.severity is Severity.ERROR], self))
+            raise ConfigError(as_text(self.errors, self))
         return self.config
 
 
@@ -124,9 +129,10 @@ def _cluster(validated: Validated) -> tuple[arvados.Cluster | None, list[Fault]]
     nodes = validated.config.nodes
     if not isinstance(nodes, Inventory):
         return None, []
-    source = nodes.source
+    source, config = nodes.source, validated.config
+    named = config.cluster if "cluster" in config.model_fields_set else None
     try:
-        return arvados.read(source.arvados, service=source.service, cluster=source.cluster), []
+        return arvados.read(source.arvados, service=source.service, cluster=source.cluster, among=named), []
     except arvados.ArvadosError as exc:
         return None, [Fault(("nodes", "from", exc.key), str(exc), exc.hint)]
 

@@ -16,10 +16,10 @@ from balancer.config.scalars import (
     UrlPath,
     within,
 )
-from balancer.config.section import Names, Secret, Section, at_least
+from balancer.config.section import Between, Names, Secret, Section
 
-Weight = Annotated[int, at_least(0, 1000)]
-Capacity = Annotated[int, at_least(0, 1_000_000)]
+Weight = Annotated[int, Between(0, 1000)]
+Capacity = Annotated[int, Between(0, 1_000_000)]
 
 
 class NodeTls(Section):
@@ -139,7 +139,7 @@ class Expect(Section):
     """What a healthy node answers; all that are set must hold."""
 
     status: Annotated[
-        tuple[Annotated[int, at_least(100, 599)], ...],
+        tuple[Annotated[int, Between(100, 599)], ...],
         BeforeValidator(_one_or_many),
         Field(json_schema_extra={"type": ["array", "integer"]}),
     ] = Field((200,), description="Status, or a list of them.")
@@ -165,5 +165,5 @@ class Health(Section):
     timeout: Annotated[Duration, within("10ms", "5m")] = Field(
         Duration(1), description="A check that took this long has failed."
     )
-    rise: Annotated[int, at_least(1, 100)] = Field(2, description="Successes in a row that make a node healthy.")
-    fall: Annotated[int, at_least(1, 100)] = Field(3, description="Failures in a row that make a node unhealthy.")
+    rise: Annotated[int, Between(1, 100)] = Field(2, description="Successes in a row that make a node healthy.")
+    fall: Annotated[int, Between(1, 100)] = Field(3, description="Failures in a row that make a node unhealthy.")

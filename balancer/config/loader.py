@@ -119,6 +119,11 @@ def parse(text: str, path: str, env: Mapping[str, str]) -> Document:
     )
 
 
+def resolves_to_text(text: str) -> bool:
+    """True when a plain scalar of this text is a text, not a number, boolean or null."""
+    return not any(re.match(regex, text) for _, regex, _ in _CORE)
+
+
 def _broken(path: str, lines: tuple[str, ...], span: Span, message: str, hint: str = "") -> Document:
     return Document(path, lines, None, {}, {}, faults=(Fault((), message, hint=hint, span=span),))
 

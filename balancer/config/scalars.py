@@ -350,15 +350,26 @@ def within(low: str, high: str) -> Any:
     return AfterValidator(check)
 
 
-def _pattern(pattern: str, noun: str, hint: str) -> Any:
-    compiled = re.compile(pattern)
+@dataclass(frozen=True, slots=True)
+class _Like:
+    """Annotation that keeps a text to a pattern, with our own words when it does not."""
 
-    def check(value: str) -> str:
-        if not compiled.fullmatch(value):
-            raise bad(f"{value!r} is not {noun}", hint)
+    pattern: str
+    noun: str
+    hint: str
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the inner schema with the check behind it."""
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the inner schema with the pattern."""
+        return {**handler(schema), "pattern": f"^(?:{self.pattern}|{_VARIABLE})$"}
+
+    def _check(self, value: str) -> str:
+        if not re.fullmatch(self.pattern, value):
+            raise bad(f"{value!r} is not {self.noun}", self.hint)
         return value
-
-    return AfterValidator(check)
 
 
 def _regex(value: str) -> str:
@@ -370,16 +381,17 @@ def _regex(value: str) -> str:
 
 
 NAME = r"[A-Za-z0-9][A-Za-z0-9._-]{0,62}"
-Name = Annotated[str, _pattern(NAME, "a name", "use up to 63 letters, digits, dots, dashes and underscores")]
+Name = Annotated[str, _Like(NAME, "a name", "use up to 63 letters, digits, dots, dashes and underscores")]
 HeaderName = Annotated[
-    str, _pattern(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", "a header name", "use letters, digits and dashes")
+    str, _Like(r"[!#$%&'*+.^_`|~0-9A-Za-z-]{1,100}", "a header name", "use letters, digits and dashes")
 ]
-Method = Annotated[str, _pattern(r"[A-Z]{1,20}", "a method", "write it in capitals: GET")]
-AbsolutePath = Annotated[str, _pattern(r"/[^\x00]*", "an absolute path", "begin with /")]
-UrlPath = Annotated[str, _pattern(r"/[\x21-\x7e]*", "a path", "begin with / and percent-encode other than ASCII")]
+Method = Annotated[str, _Like(r"[A-Z]{1,20}", "a method", "write it in capitals: GET")]
+AbsolutePath = Annotated[str, _Like(r"/[^\x00]*", "an absolute path", "begin with /")]
+LogPath = Annotated[str, _Like(r"-|/[^\x00]+", "a log file", "write an absolute path, or - for standard output")]
+UrlPath = Annotated[str, _Like(r"/[\x21-\x7e]*", "a path", "begin with / and percent-encode other than ASCII")]
 RouteHost = Annotated[
-    str, _pattern(r"(?:\*\.)?[a-z0-9.:\[\]_-]+", "a host", "write it in lower case without a port, or *.example.org")
+    str, _Like(r"(?:\*\.)?[a-z0-9.:\[\]_-]+", "a host", "write it in lower case without a port, or *.example.org")
 ]
-HostName = Annotated[str, _pattern(r"[A-Za-z0-9._:\[\]-]{1,255}", "a host name", "write a name or an address")]
-Token = Annotated[str, _pattern(r"[a-z0-9-]{1,32}", "a protocol token", "write it in lower case: websocket")]
+HostName = Annotated[str, _Like(r"[A-Za-z0-9._:\[\]-]{1,255}", "a host name", "write a name or an address")]
+Token = Annotated[str, _Like(r"[a-z0-9-]{1,32}", "a protocol token", "write it in lower case: websocket")]
 Regex = Annotated[str, AfterValidator(_regex)]

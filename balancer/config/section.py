@@ -1,8 +1,11 @@
 """What all parts of the configuration share, and secrets that live elsewhere."""
 
+from dataclasses import dataclass
 from typing import Any, Literal
 
-from pydantic import AfterValidator, BaseModel, ConfigDict, Field
+from pydantic import BaseModel, ConfigDict, Field, GetCoreSchemaHandler, GetJsonSchemaHandler
+from pydantic.json_schema import JsonSchemaValue
+from pydantic_core import CoreSchema, core_schema
 
 from balancer.config.scalars import AbsolutePath, Name, bad
 
@@ -17,6 +20,8 @@ class Section(BaseModel):
 
 class Secret(Section):
     """Where a secret is kept; exactly one of the keys. It is read when it is needed, and again at each reload."""
+
+    model_config = ConfigDict(json_schema_extra={"minProperties": 1, "maxProperties": 1})
 
     file: AbsolutePath | None = Field(
         None, description="File that holds the secret and nothing else; refused when others may read it."
@@ -38,17 +43,25 @@ class Secret(Section):
         return ", ".join(f"{kind} {getattr(self, kind)}" for kind in self.kinds)
 
 
-def at_least(low: int, high: int = 1 << 53) -> Any:
-    """Return the annotation that keeps a whole number between two bounds, both included."""
+@dataclass(frozen=True, slots=True)
+class Between:
+    """Annotation that keeps a whole number between two bounds, both included."""
 
-    def check(value: int) -> int:
-        if not low <= value <= high:
-            raise bad(
-                f"{value} is out of range", f"write {low} to {high}" if high < 1 << 53 else f"write {low} or more"
-            )
+    low: int
+    high: int
+
+    def __get_pydantic_core_schema__(self, source: Any, handler: GetCoreSchemaHandler) -> CoreSchema:
+        """Return the inner schema with the check behind it."""
+        return core_schema.no_info_after_validator_function(self._check, handler(source))
+
+    def __get_pydantic_json_schema__(self, schema: CoreSchema, handler: GetJsonSchemaHandler) -> JsonSchemaValue:
+        """Return the inner schema with both bounds."""
+        return {**handler(schema), "minimum": self.low, "maximum": self.high}
+
+    def _check(self, value: int) -> int:
+        if not self.low <= value <= self.high:
+            raise bad(f"{value} is out of range", f"write {self.low} to {self.high}")
         return value
-
-    return AfterValidator(check)
 
 
 TlsVersion = Literal["TLSv1.2", "TLSv1.3"]

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from balancer.config.scalars import AbsolutePath, Bind, Name
+from balancer.config.scalars import AbsolutePath, Bind, LogPath, Name
 from balancer.config.section import SECRET_KINDS, Secret, Section
 
 
@@ -53,7 +53,7 @@ class Log(Section):
     """The access log, and how much is said besides."""
 
     access: Literal["json", "combined", "haproxy", "off"] = Field("json", description="Format of the access log.")
-    path: str = Field("-", description="File of the access log; `-` is standard output.", pattern=r"^(-|/.+)$")
+    path: LogPath = Field("-", description="File of the access log; `-` is standard output.")
     redact: tuple[str, ...] = Field(
         ("api_token", "ping_secret", "reader_tokens"),
         description="Query parameters and fields whose values never reach a log. Authorization and Cookie never do.",

@@ -5,12 +5,12 @@ from typing import Annotated, Literal
 from pydantic import Field
 
 from balancer.config.scalars import ByteRate, Duration, HeaderName, Rate, Share, Size, within
-from balancer.config.section import Section, at_least
+from balancer.config.section import Between, Section
 
 Wait = Annotated[Duration, within("1ms", "24h")]
 Bytes = Annotated[Size, within("1B", "1024GiB")]
-Count = Annotated[int, at_least(1, 10_000_000)]
-CountOrNone = Annotated[int, at_least(0, 10_000_000)]
+Count = Annotated[int, Between(1, 10_000_000)]
+CountOrNone = Annotated[int, Between(0, 10_000_000)]
 
 
 class Hash(Section):
@@ -32,7 +32,7 @@ class Balance(Section):
     slow_start: Annotated[Duration, within("0s", "1h")] = Field(
         Duration(10), description="A node that became healthy grows to its full weight over this time."
     )
-    min_serving: Annotated[int, at_least(0, 256)] = Field(
+    min_serving: Annotated[int, Between(0, 256)] = Field(
         1, description="Draining and rolling upgrades keep at least this many nodes serving."
     )
 
@@ -48,7 +48,7 @@ class Budget(Section):
 class Retry(Section):
     """Another try on another node, never for a request that may have had effect or has part of its answer."""
 
-    retries: Annotated[int, at_least(0, 10)] = Field(2, description="Further attempts at most.")
+    retries: Annotated[int, Between(0, 10)] = Field(2, description="Further attempts at most.")
     on: tuple[Literal["connect", "reset", "truncated"], ...] = Field(
         ("connect", "reset", "truncated"),
         description="`connect`: no connection (any request); `reset`: closed before an answer, and `truncated`: "
@@ -100,8 +100,8 @@ class Limits(Section):
     header_field_bytes: Annotated[Size, within("256B", "1MiB")] = Field(
         Size(8 << 10), description="One field line (431)."
     )
-    header_count: Annotated[int, at_least(1, 10_000)] = Field(100, description="Field lines (431).")
-    target_bytes: Annotated[int, at_least(64, 1 << 20)] = Field(8190, description="Bytes of the request target (414).")
+    header_count: Annotated[int, Between(1, 10_000)] = Field(100, description="Field lines (431).")
+    target_bytes: Annotated[int, Between(64, 1 << 20)] = Field(8190, description="Bytes of the request target (414).")
     body: Annotated[Size, within("0B", "1024GiB")] = Field(
         Size(128 << 20), description="Request body (413). 0B: no limit."
     )
