@@ -233,7 +233,17 @@ class Scoreboard:
         booked = sum(cells[base + cell] for cell in OUTCOME_CELLS.values())
         lost = cells[base + W_ACCEPTED] - booked
         cells[base + W_OUT_WORKER_LOST] += lost
-        for cell in (W_CONNECTIONS, W_TUNNELS, W_QUEUED, W_PARKED, W_PARKED_BYTES, W_PARKED_HEAD, W_BUSY, W_PID):
+        for cell in (
+            W_CONNECTIONS,
+            W_TUNNELS,
+            W_QUEUED,
+            W_PARKED,
+            W_PARKED_BYTES,
+            W_PARKED_HEAD,
+            W_BUSY,
+            W_PID,
+            W_STATE,
+        ):
             cells[base + cell] = 0
         for node in range(MAX_NODES):
             first = base + W_NODES + node * N_CELLS

@@ -1,0 +1,1 @@
+"""Small real servers, clients and stand-ins that tests start."""
