@@ -206,6 +206,12 @@ class Scoreboard:
         board.cells[H_STARTED_NS] = started_ns
         return board
 
+    def __enter__(self) -> "Scoreboard":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.close()
+
     def close(self) -> None:
         """Unmap and close."""
         self.cells.release()

@@ -60,6 +60,7 @@ def _run(options: argparse.Namespace) -> int:
         control=ControlSettings(options.control_module, str(options.config), overrides),
         worker_module=options.worker_module,
         timings=Timings(),
+        hello=options.hello,
     )
     for slot, process, foreign in before[1] if before is not None else ():
         parent.crew.adopt_outdated(slot, process, foreign=foreign)
@@ -95,6 +96,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--config", type=Path, required=True, help="the configuration file, for control")
     parser.add_argument("--state-dir", type=Path, required=True, help="holds run/ with the workers' sockets")
     parser.add_argument("--workers", type=int, help="stands above the configuration")
+    parser.add_argument("--hello", default="", help="what to say to people when all is ready")
     parser.add_argument("--control-module", default="balancer.control", help=argparse.SUPPRESS)
     parser.add_argument("--worker-module", default="balancer.worker", help=argparse.SUPPRESS)
     parser.add_argument("--self-check", action="store_true", help="start, say which state is taken over, end")

@@ -40,8 +40,10 @@ class Parent:
         control: ControlSettings,
         worker_module: str,
         timings: Timings,
+        hello: str = "",
     ) -> None:
         self._loop = loop
+        self._hello = hello
         self._held = held
         self._notifier = notifier
         self._timings = timings
@@ -197,6 +199,8 @@ class Parent:
             self._was_ready = True
             where = ", ".join(sorted(bind.address for bind in self._held.registry.binds.values()))
             logger.info("ready: %d workers on %s", len(self.crew.seats), where)
+            if self._hello:
+                logger.info("%s", self._hello)
 
     # --- signals --------------------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 A client sends one line. `hold`: the exchange stays open until the client closes; `freeze`: the worker stops
 working but lives; anything else: one exchange, answered with `SLOT PID` and closed.
+With the file of BROKEN_PROGRAM in place it cannot be imported.
 With the file of DUMMY_WORKER_CRASH in place a worker ends at its start; DUMMY_VERSION changes what it says it is.
 """
 
@@ -154,6 +155,9 @@ class DummyWorker:
             (self.board.fd, *wakes, *sockets, *self.snapshot),
         )
 
+
+if (broken := os.environ.get("BROKEN_PROGRAM")) and Path(broken).exists():
+    raise RuntimeError("told not to be importable")
 
 if __name__ == "__main__":
     if (crash := os.environ.get("DUMMY_WORKER_CRASH")) and Path(crash).exists():
