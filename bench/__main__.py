@@ -14,13 +14,14 @@ from bench.compare import Plan, Results, compare
 from bench.machine import BenchError, commit, describe, output_of, raise_limits
 from bench.rows import NAMES
 from bench.stage import stage
-from bench.targets import BASE, TARGETS, Target
+from bench.targets import BASE, ON_REQUEST, OURS, TARGETS, Target
 
 _RESULTS = Path(__file__).with_name("RESULTS.md")
 _GROWTH = "growth"
 _MAX_MINUTES = 12.0
 _STARTED = time.monotonic()
-_SMOKE_TARGETS = (BASE, report.OURS)
+_SMOKE_TARGETS = (BASE, OURS)
+_ALL_TARGETS = tuple(name for name in TARGETS if name not in ON_REQUEST)
 
 
 def _arguments(argv: Sequence[str]) -> argparse.Namespace:
@@ -39,16 +40,14 @@ def _arguments(argv: Sequence[str]) -> argparse.Namespace:
     if options.smoke:
         options.seconds, options.rounds = 0.3, 1
         options.rows = options.rows or "small,tls,ws125,idle"
-        options.targets = options.targets or ",".join(name for name in _SMOKE_TARGETS if name in TARGETS)
-    options.rows = _some("row", options.rows, (*NAMES, _GROWTH))
-    options.targets = _some("target", options.targets, tuple(TARGETS))
+        options.targets = options.targets or ",".join(_SMOKE_TARGETS)
+    options.rows = _some("row", options.rows, (*NAMES, _GROWTH)) or (*NAMES, _GROWTH)
+    options.targets = _some("target", options.targets, tuple(TARGETS)) or _ALL_TARGETS
     return options
 
 
 def _some(kind: str, wanted: str | None, known: tuple[str, ...]) -> tuple[str, ...]:
-    if not wanted:
-        return known
-    names = tuple(wanted.split(","))
+    names = tuple(wanted.split(",")) if wanted else ()
     for name in names:
         if name not in known:
             raise BenchError(f"there is no {kind} {name!r}; there are {', '.join(known)}")
@@ -82,9 +81,9 @@ def _measure(options: argparse.Namespace) -> tuple[list[report.Table], Results, 
     )
     with stage() as on:
         results = compare(on, targets, options.rows, plan, _say)
-        tables = [report.comparison(results, targets, options.rows)]
-        if _GROWTH in options.rows and TARGETS.get(report.OURS) in targets:
-            tables.append(growth.table(growth.growth(on, TARGETS[report.OURS], plan, _say)))
+        tables = [report.comparison(results, targets, options.rows)] if set(options.rows) - {_GROWTH} else []
+        if _GROWTH in options.rows and TARGETS[OURS] in targets:
+            tables.append(growth.table(growth.growth(on, TARGETS[OURS], plan, _say)))
     return tables, results, targets
 
 

@@ -15,7 +15,7 @@ local function realistic(path)
     "Accept-Encoding: gzip, deflate, br",
     "Accept-Language: en-GB,en;q=0.9,de;q=0.7",
     "Authorization: Bearer v2/xarv1-gj3su-0123456789abcde/3kg6k6lzmp9kj5cpkcoxie963cmvjahbt2fod9zru30k1jqdmi",
-    "Cookie: _session_id=7c1f3cbb0b1d4a0e9d2c5f6a8b7e4d31; remember_user=eyJfcmFpbHMiOnsibWVzc2FnZSI6IlcxczFYU3d",
+    "Cookie: _session_id=7c1f3cbb0b1d4a0e9d2c5f6a8b7e4d31; remember_user=eyJfcmFpbHMiOnsibWVzc2FnZ",
     "Referer: https://workbench.xarv1.example.com/collections/xarv1-4zz18-0123456789abcde",
     "Origin: https://workbench.xarv1.example.com",
     "Cache-Control: no-cache",

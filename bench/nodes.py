@@ -12,7 +12,7 @@ SMALL_BYTES = 1 << 10
 MEDIUM_BYTES = 64 << 10
 LARGE_BYTES = 10 << 20
 
-# `$request_id` is new in every answer, so no two response heads are equal. `/real` carries what an API server
+# `$request_id` is new in every answer, so no two response heads are equal. `collections` carries what an API server
 # behind a browser application sends: 850 bytes of head.
 _NGINX = """\
 daemon off;
@@ -39,7 +39,7 @@ http {{
     root {folder}/files;
     location = /small {{ return 200 "{small}"; }}
     location = /post {{ return 200 "ok"; }}
-    location = /real {{
+    location = /arvados/v1/collections {{
       default_type application/json;
       add_header X-Request-Id $http_x_request_id;
       add_header ETag 'W/"$request_id"';
@@ -55,6 +55,8 @@ http {{
       add_header Access-Control-Allow-Headers "Authorization, Content-Type, X-Requested-With";
       add_header Access-Control-Max-Age 86486400;
       add_header Vary "Accept, Accept-Encoding, Origin";
+      add_header X-XSS-Protection 0;
+      add_header Content-Security-Policy "frame-ancestors 'self'";
       return 200 "{small}";
     }}
   }}

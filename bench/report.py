@@ -4,10 +4,9 @@ from collections.abc import Sequence
 
 from bench.compare import Results, Spread
 from bench.rows import IDLE, MEAN_GOAL, TRAFFIC
-from bench.targets import BASE
+from bench.targets import BASE, OURS
 from bench.targets.setup import Target
 
-OURS = "arv-balance"
 Table = list[list[str]]
 
 

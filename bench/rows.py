@@ -29,7 +29,7 @@ class Idle:
 
 TRAFFIC = (
     Traffic("small", "1 KiB GET, small unique heads", Work("small"), 1.5),
-    Traffic("real", "1 KiB GET, realistic 850-byte heads", Work("real", "/real"), 1.7),
+    Traffic("real", "1 KiB GET, realistic 850-byte heads", Work("real", "/arvados/v1/collections"), 1.7),
     Traffic("get64k", "64 KiB GET", Work("small", "/medium"), 0.95),
     Traffic("post64k", "64 KiB POST", Work("post", "/post", MEDIUM_BYTES), 1.15),
     Traffic("get10m", "10 MiB GET", Work("small", "/large", connections=16, unit_bytes=LARGE_BYTES), 0.5),

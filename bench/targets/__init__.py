@@ -6,6 +6,7 @@ here says where a program cannot do the same.
 """
 
 from bench.targets.aiohttp import Aiohttp
+from bench.targets.balance import ArvBalance, WorkerAlone
 from bench.targets.caddy import Caddy
 from bench.targets.chp import ConfigurableHttpProxy
 from bench.targets.envoy import Envoy
@@ -14,11 +15,23 @@ from bench.targets.nginx import Nginx
 from bench.targets.setup import Launch, Setup, Target
 from bench.targets.traefik import Traefik
 
-__all__ = ["BASE", "TARGETS", "Launch", "Setup", "Target"]
+__all__ = ["BASE", "ON_REQUEST", "OURS", "TARGETS", "Launch", "Setup", "Target"]
 
 BASE = "haproxy"  # all ratios are to this one
+OURS = "arv-balance"
+ON_REQUEST = frozenset({"worker"})  # measured only when asked for
 
 TARGETS: dict[str, Target] = {
     target.name: target
-    for target in (Haproxy(), Nginx(), Envoy(), Traefik(), Caddy(), ConfigurableHttpProxy(), Aiohttp())
+    for target in (
+        Haproxy(),
+        ArvBalance(),
+        WorkerAlone(),
+        Nginx(),
+        Envoy(),
+        Traefik(),
+        Caddy(),
+        ConfigurableHttpProxy(),
+        Aiohttp(),
+    )
 }
