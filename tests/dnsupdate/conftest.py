@@ -1,11 +1,12 @@
 """Fixtures: a database with our tables."""
 
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
 
 import asyncpg
 import pytest
 
 from dnsupdate.schema import migrate
+from tests.dnsupdate.servers import Target, builtin, real
 from tests.support.postgres import TestServer, database, postgres_server
 
 __all__ = ["database", "postgres_server"]
@@ -42,3 +43,27 @@ async def db(dsn: str) -> "AsyncIterator[asyncpg.Connection[asyncpg.Record]]":
         yield connection
     finally:
         await connection.close()
+
+
+@pytest.fixture(scope="session")
+def bind() -> Iterator[Target]:
+    """One BIND for all tests of a process; they use names of their own."""
+    with real("bind") as target:
+        yield target
+
+
+@pytest.fixture(scope="session")
+def knot() -> Iterator[Target]:
+    """One Knot."""
+    with real("knot") as target:
+        yield target
+
+
+@pytest.fixture(params=["builtin", "bind", "knot"])
+async def server(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
+    """Each of the three servers in turn."""
+    if request.param == "builtin":
+        async with builtin() as target:
+            yield target
+    else:
+        yield request.getfixturevalue(request.param)

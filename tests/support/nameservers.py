@@ -1,0 +1,200 @@
+"""Real name servers on loopback ports: BIND and Knot, each with its own folder, key and zones."""
+
+import base64
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import time
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from pathlib import Path
+
+from dnsupdate.keys import Key
+
+KEY = Key("upd.", "hmac-sha256", b"0123456789abcdef0123456789abcdef")
+OTHER_KEY = Key("other.", "hmac-sha256", b"fedcba9876543210fedcba9876543210")
+START_DEADLINE_S = 20.0
+
+
+def key_text(key: Key) -> str:
+    secret = base64.b64encode(key.secret).decode()
+    return f'key "{key.name.rstrip(".")}" {{ algorithm {key.algorithm}; secret "{secret}"; }};\n'
+
+
+def write_key(folder: Path, key: Key = KEY) -> Path:
+    path = folder / "upd.key"
+    path.write_text(key_text(key))
+    path.chmod(0o600)
+    return path
+
+
+def free_port() -> int:
+    """A port below the ephemeral range that is free for TCP and UDP."""
+    for port in range(20000 + os.getpid() % 5000, 32000):
+        try:
+            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
+                tcp.bind(("127.0.0.1", port))
+                udp.bind(("127.0.0.1", port))
+        except OSError:
+            continue
+        return port
+    raise RuntimeError("no free port")
+
+
+def zone_text(zone: str) -> str:
+    return f"$TTL 60\n@ IN SOA localhost. hostmaster.{zone} 1 3600 600 86400 5\n@ IN NS localhost.\n"
+
+
+@dataclass
+class NameServer:
+    """A running server."""
+
+    kind: str
+    folder: Path
+    port: int
+    command: list[str]
+    zones: tuple[str, ...]
+    process: "subprocess.Popen[bytes] | None" = None
+    log: Path = field(default_factory=Path)
+
+    def start(self) -> None:
+        with self.log.open("ab") as log:
+            self.process = subprocess.Popen(self.command, stdout=log, stderr=log, cwd=self.folder)
+        end = time.monotonic() + START_DEADLINE_S
+        while time.monotonic() < end:
+            if self.process.poll() is not None:
+                break
+            found = self.dig(self.zones[-1], "SOA")
+            if found:
+                return
+            time.sleep(0.05)
+        raise RuntimeError(f"{self.kind} did not start:\n{self.log.read_text()[-3000:]}")
+
+    def stop(self, how: signal.Signals = signal.SIGTERM) -> None:
+        if self.process is None:
+            return
+        self.process.send_signal(signal.SIGCONT)
+        self.process.send_signal(how)
+        try:
+            self.process.wait(10)
+        except subprocess.TimeoutExpired:
+            self.process.kill()
+            self.process.wait(10)
+        self.process = None
+
+    def signal(self, how: signal.Signals) -> None:
+        assert self.process is not None
+        self.process.send_signal(how)
+
+    def dig(self, name: str, rdtype: str = "A", *more: str) -> list[str]:
+        """The answer's lines, as `dig +short` prints them."""
+        done = subprocess.run(
+            ["dig", "@127.0.0.1", "-p", str(self.port), "+short", "+norec", "+tries=1", "+time=2", *more, name, rdtype],
+            capture_output=True,
+            text=True,
+            check=False,
+        )
+        return [line for line in done.stdout.splitlines() if line and not line.startswith(";")]
+
+    def transfer(self, zone: str) -> set[str]:
+        """All records of a zone but the SOA as `name ttl type data`, by dig with the key."""
+        key = base64.b64encode(KEY.secret).decode()
+        done = subprocess.run(
+            ["dig", "@127.0.0.1", "-p", str(self.port), "-y", f"{KEY.algorithm}:upd:{key}", "+noall", "+answer",
+             "+onesoa", zone, "AXFR"],
+            capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        found = set()
+        for line in done.stdout.splitlines():
+            name, ttl, _, rdtype, data = line.split(None, 4)
+            if rdtype not in ("SOA", "NS", "TSIG"):
+                found.add(f"{name} {ttl} {rdtype} {data}")
+        return found
+
+    def control(self, *words: str) -> str:
+        """Run rndc or knotc."""
+        tool = ["rndc", "-c", str(self.folder / "rndc.conf")] if self.kind == "bind" else (
+            ["knotc", "-c", str(self.folder / "knot.conf"), "-b"])  # fmt: skip
+        done = subprocess.run([*tool, *words], capture_output=True, text=True, check=False)
+        return done.stdout + done.stderr
+
+
+def bind(folder: Path, zones: Sequence[str], *, extra: str = "") -> NameServer:
+    """BIND with one update key for all zones, and one key that it knows and that may do nothing."""
+    port, control = free_port(), 0
+    (folder / "data").mkdir(parents=True)
+    for zone in zones:
+        (folder / "data" / f"{zone}zone").write_text(zone_text(zone))
+    for number in range(port + 1, 32000):
+        with socket.socket() as probe:
+            try:
+                probe.bind(("127.0.0.1", number))
+            except OSError:
+                continue
+        control = number
+        break
+    rndc = Key("rndc.", "hmac-sha256", b"rndc-rndc-rndc-rndc-rndc-rndc-rn")
+    (folder / "rndc.conf").write_text(
+        key_text(rndc) + f'options {{ default-key "rndc"; default-server 127.0.0.1; default-port {control}; }};\n'
+    )
+    conf = f"""
+{key_text(KEY)}{key_text(OTHER_KEY)}{key_text(rndc)}
+options {{
+  directory "{folder / "data"}"; pid-file "{folder / "named.pid"}"; session-keyfile none;
+  listen-on port {port} {{ 127.0.0.1; }}; listen-on-v6 {{ none; }};
+  recursion no; dnssec-validation no; notify no; allow-transfer {{ key upd; }}; querylog no;
+  allow-query {{ any; }}; empty-zones-enable no; minimal-responses yes;
+}};
+controls {{ inet 127.0.0.1 port {control} allow {{ 127.0.0.1; }} keys {{ rndc; }}; }};
+"""
+    for zone in zones:
+        policy = "update-policy { grant upd zonesub ANY; };"
+        conf += f'zone "{zone}" {{ type primary; file "{zone}zone"; {policy} {extra} }};\n'
+    (folder / "named.conf").write_text(conf)
+    named = shutil.which("named") or "/usr/sbin/named"
+    return NameServer(
+        "bind",
+        folder,
+        port,
+        [named, "-g", "-n", "1", "-c", str(folder / "named.conf")],
+        tuple(zones),
+        log=folder / "log",
+    )
+
+
+def knot(folder: Path, zones: Sequence[str]) -> NameServer:
+    """Knot with one update key for all zones, and one key that it knows and that may do nothing."""
+    port = free_port()
+    (folder / "data").mkdir(parents=True)
+    for zone in zones:
+        (folder / "data" / f"{zone}zone").write_text(zone_text(zone))
+    keys = "".join(
+        f"  - id: {key.name.rstrip('.')}\n    algorithm: {key.algorithm}\n"
+        f"    secret: {base64.b64encode(key.secret).decode()}\n"
+        for key in (KEY, OTHER_KEY)
+    )
+    conf = (
+        f"server:\n    rundir: {folder}\n    listen: 127.0.0.1@{port}\n    background-workers: 1\n    tcp-workers: 1\n"
+        f"    udp-workers: 1\nlog:\n  - target: stdout\n    any: info\ndatabase:\n    storage: {folder / 'data'}\n"
+        f"    journal-db-max-size: 32M\n"
+        f"key:\n{keys}acl:\n  - id: upd\n    key: upd\n    action: [update, transfer]\n"
+        f"template:\n  - id: default\n    storage: {folder / 'data'}\n    acl: [upd]\n    zonefile-sync: -1\n"
+        f"    journal-content: all\n    zonefile-load: whole\nzone:\n"
+        + "".join(f"  - domain: {zone}\n    file: {zone}zone\n" for zone in zones)
+    )
+    (folder / "knot.conf").write_text(conf)
+    knotd = shutil.which("knotd") or "/usr/sbin/knotd"
+    return NameServer("knot", folder, port, [knotd, "-c", str(folder / "knot.conf")], tuple(zones), log=folder / "log")
+
+
+@contextmanager
+def running(server: NameServer) -> Iterator[NameServer]:
+    server.start()
+    try:
+        yield server
+    finally:
+        server.stop()
+        shutil.rmtree(server.folder, ignore_errors=True)
