@@ -15,8 +15,8 @@ from typing import TextIO
 import aiohttp
 from aiohttp import web
 
-_HOP_BY_HOP = frozenset(
-    {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "proxy-authorization", "host"}
+_NOT_COPIED = frozenset(
+    {"connection", "keep-alive", "te", "trailer", "transfer-encoding", "upgrade", "host", "x-request-id"}
 )
 _CHUNK_BYTES = 64 << 10
 
@@ -32,7 +32,7 @@ class Proxy:
         """Answer one request from a node."""
         started = time.monotonic()
         request_id = request.headers.get("X-Request-Id") or str(uuid.uuid4())
-        headers = {name: value for name, value in request.headers.items() if name.lower() not in _HOP_BY_HOP}
+        headers = {name: value for name, value in request.headers.items() if name.lower() not in _NOT_COPIED}
         headers |= {
             "X-Request-Id": request_id,
             "X-Forwarded-For": request.remote or "",
@@ -46,7 +46,7 @@ class Proxy:
             request.method, node + request.raw_path, headers=headers, data=body, allow_redirects=False
         ) as answer:
             ttfb = time.monotonic() - started
-            kept = {name: value for name, value in answer.headers.items() if name.lower() not in _HOP_BY_HOP}
+            kept = {name: value for name, value in answer.headers.items() if name.lower() not in _NOT_COPIED}
             response = web.StreamResponse(status=answer.status, headers=kept | {"X-Request-Id": request_id})
             await response.prepare(request)
             size = 0

@@ -5,6 +5,7 @@ from collections.abc import Callable, Sequence
 from dataclasses import dataclass, field
 from statistics import geometric_mean, median, quantiles
 
+from bench.equality import prove
 from bench.rows import IDLE, TRAFFIC, Idle, Traffic
 from bench.stage import Instance, Sample, Stage
 from bench.targets import BASE, Target
@@ -126,7 +127,9 @@ def _start(
             continue
         nodes = stage.echo_nodes() if websocket else stage.nodes()
         for target in targets:
-            instances[target.name, websocket] = stage.keep(target, nodes)
+            instances[target.name, websocket] = instance = stage.keep(target, nodes)
+            if not websocket:
+                prove(instance, len(nodes))
         say(f"{len(targets)} targets started in front of {'WebSocket' if websocket else 'HTTP'} nodes")
     return instances
 

@@ -38,6 +38,10 @@ http {{
     add_header X-Request-Id $http_x_request_id;
     root {folder}/files;
     location = /small {{ return 200 "{small}"; }}
+    location = /seen {{
+      add_header X-Request-Id $http_x_request_id;
+      return 200 "$http_x_request_id|$http_x_forwarded_for|$server_port";
+    }}
     location = /post {{ return 200 "ok"; }}
     location = /arvados/v1/collections {{
       default_type application/json;

@@ -11,6 +11,7 @@ class Aiohttp:
     """See the module."""
 
     name = "aiohttp"
+    cannot = frozenset[str]()
     without_tls = False
 
     def missing(self) -> str:

@@ -12,6 +12,7 @@ class ArvBalance:
     """The whole balancer: parent, control and workers, with active health checks."""
 
     name = "arv-balance"
+    cannot = frozenset[str]()
     without_tls = False
 
     def missing(self) -> str:
@@ -49,6 +50,7 @@ class WorkerAlone:
     """One worker process without the others (`bench/alone.py`)."""
 
     name = "worker"
+    cannot = frozenset[str]()
     without_tls = False
 
     def missing(self) -> str:

@@ -54,6 +54,7 @@ class Caddy:
     """See the module."""
 
     name = "caddy"
+    cannot = frozenset[str]()
     without_tls = False
 
     def missing(self) -> str:

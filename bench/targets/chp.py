@@ -4,13 +4,14 @@ Not equal: one target only, no request id, and no access log below its debug lev
 """
 
 from bench.machine import binary
-from bench.targets.setup import Launch, Setup, first_line
+from bench.targets.setup import BALANCES, MAKES_ID, Launch, Setup, first_line
 
 
 class ConfigurableHttpProxy:
     """See the module."""
 
     name = "chp"
+    cannot = frozenset({MAKES_ID, BALANCES})
     without_tls = True
 
     def missing(self) -> str:

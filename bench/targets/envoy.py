@@ -38,6 +38,7 @@ class Envoy:
     """See the module."""
 
     name = "envoy"
+    cannot = frozenset[str]()
     without_tls = False
 
     def missing(self) -> str:

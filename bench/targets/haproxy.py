@@ -73,6 +73,7 @@ class Haproxy:
     """See the module."""
 
     name = "haproxy"
+    cannot = frozenset[str]()
     without_tls = False
 
     def missing(self) -> str:

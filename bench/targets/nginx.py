@@ -77,6 +77,7 @@ class Nginx:
     """See the module."""
 
     name = "nginx"
+    cannot = frozenset[str]()
     without_tls = False
 
     def missing(self) -> str:

@@ -7,6 +7,9 @@ from typing import Protocol
 
 from bench.machine import output_of
 
+MAKES_ID, KEEPS_ID, FORWARDS_FOR, BALANCES = "makes a request id", "keeps it", "sends X-Forwarded-For", "uses all nodes"
+WORK = frozenset({MAKES_ID, KEEPS_ID, FORWARDS_FOR, BALANCES})
+
 # One log line a request: JSON with these, under each program's own spelling of the values.
 LOG_FIELDS = (
     "timestamp",
@@ -57,6 +60,10 @@ class Target(Protocol):
     @property
     def without_tls(self) -> bool:
         """Whether it has no TLS listener here."""
+
+    @property
+    def cannot(self) -> frozenset[str]:
+        """Parts of the work (of WORK) that it cannot do."""
 
     def missing(self) -> str:
         """Say what to install, or "" when it can run."""

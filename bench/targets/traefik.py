@@ -4,13 +4,14 @@ Not equal: it cannot make a request id without a plugin, so it passes the client
 """
 
 from bench.machine import binary
-from bench.targets.setup import Launch, Setup, first_line, write_json
+from bench.targets.setup import MAKES_ID, Launch, Setup, first_line, write_json
 
 
 class Traefik:
     """See the module."""
 
     name = "traefik"
+    cannot = frozenset({MAKES_ID})
     without_tls = False
 
     def missing(self) -> str:

@@ -9,8 +9,11 @@ from pathlib import Path
 
 import pytest
 
-from bench.machine import binary
-from bench.targets import TARGETS
+from bench.equality import prove
+from bench.machine import BenchError, binary
+from bench.stage import stage
+from bench.targets import ON_REQUEST, TARGETS
+from bench.targets.haproxy import Haproxy
 
 ROOT = Path(__file__).parents[2]
 pytestmark = [
@@ -74,3 +77,20 @@ def test_a_row_that_does_not_exist_is_named(tmp_path: Path) -> None:
     _out, err = run.communicate(timeout=20)
     assert run.returncode == 1
     assert "there is no row 'smal'; there are small, real" in err
+
+
+def test_every_installed_peer_proves_that_it_does_equal_work(tmp_path: Path) -> None:
+    peers = ",".join(name for name, target in TARGETS.items() if name not in ON_REQUEST and not target.missing())
+    run = started(tmp_path, "--targets", peers, "--rows", "small")
+    out, err = run.communicate(timeout=55)
+    assert run.returncode == 0, err + out
+
+
+def test_a_peer_that_does_less_than_it_says_is_not_measured() -> None:
+    with stage() as on:
+        ports = on.nodes()
+        with (
+            on.started(Haproxy(), ports[:1]) as instance,
+            pytest.raises(BenchError, match=r"lacks \['uses all nodes'\]"),
+        ):
+            prove(instance, nodes=2)
