@@ -4,7 +4,7 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from balancer.config.scalars import AbsolutePath, Bind, HeaderName, HostName, Network, Regex, Token
+from balancer.config.scalars import AbsolutePath, Bind, CertName, HeaderName, HostName, Network, Regex, Token
 from balancer.config.section import Between, Section, TlsVersion
 
 Networks = tuple[Network, ...]
@@ -15,7 +15,7 @@ class Certificate(Section):
 
     cert: AbsolutePath = Field(description="PEM file with the certificate and its chain, leaf first.")
     key: AbsolutePath | None = Field(None, description="PEM file with the private key, unless `cert` holds it too.")
-    names: tuple[HostName, ...] = Field(
+    names: tuple[CertName, ...] = Field(
         (), description="Server names it is used for, `*.example.org` too. Empty: the names in the certificate."
     )
 

@@ -12,7 +12,7 @@ from balancer.config.inventory import Inventory, Node
 from balancer.config.loader import Document, parse
 from balancer.config.rules import Context, errors, warnings
 from balancer.config.schema import Config
-from balancer.config.section import Secret
+from balancer.config.section import ClusterSecret
 from balancer.config.validation import Validated, validate
 from balancer.errors import ConfigError
 
@@ -153,5 +153,5 @@ def _with_nodes(config: Config, cluster: arvados.Cluster | None) -> Config:
     if "cluster" not in config.model_fields_set:
         update["cluster"] = cluster.id
     if config.preset == "arvados" and "token" not in config.health.model_fields_set:
-        update["health"] = config.health.model_copy(update={"token": Secret(arvados=cluster.path)})
+        update["health"] = config.health.model_copy(update={"token": ClusterSecret(arvados=cluster.path)})
     return config.model_copy(update=update)

@@ -16,7 +16,7 @@ from balancer.config.scalars import (
     UrlPath,
     within,
 )
-from balancer.config.section import Between, Names, Secret, Section
+from balancer.config.section import Between, ClusterSecret, Names, Section
 
 Weight = Annotated[int, Between(0, 1000)]
 Capacity = Annotated[int, Between(0, 1_000_000)]
@@ -154,7 +154,7 @@ class Health(Section):
 
     path: UrlPath = Field("/", description="Path to ask for.")
     host: HostName | None = Field(None, description="Host field of a check; default is the node's own address.")
-    token: Secret | None = Field(None, description="Secret to send as `Authorization: Bearer`.")
+    token: ClusterSecret | None = Field(None, description="Secret to send as `Authorization: Bearer`.")
     expect: Expect = Field(Expect(), description="What a healthy node answers.")
     interval: Annotated[Duration, within("100ms", "1h")] = Field(
         Duration(2), description="Time between two checks of a node."

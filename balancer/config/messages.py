@@ -56,7 +56,7 @@ def _wrong_kind(loc: Loc, tagged: Loc, kind: str, value: object) -> Fault:
     if value is None:
         return Fault(loc, f"is empty, expected {noun}", "give it a value or remove the line", at_key=True)
     target = _model(_kind_at(tagged))
-    if target is Secret:
+    if target is not None and issubclass(target, Secret):
         where = "write {file: /path}, {env: NAME} or {credential: NAME}"
         return Fault(loc, "a secret cannot stand in the file; say where it is kept", where)
     if kind in ("tuple_type", "dict_type", "model_type"):

@@ -43,7 +43,7 @@ def spelled(value: object) -> str:
             return "a list"
 
 
-class _Text:
+class Text:
     """What all of them share: strict about being text, printed as text, a pattern in the JSON Schema."""
 
     _pattern = ".*"
@@ -76,7 +76,7 @@ class _Text:
         raise bad(f"{spelled(value)} is not {cls._noun}", f"write it as text, such as {cls._example}")
 
 
-class Duration(_Text, float):
+class Duration(Text, float):
     """Seconds, written `500ms`, `30s`, `5m`, `2h`, `1h30m`."""
 
     _pattern, _example, _noun = _DURATION, "30s", "a duration"
@@ -102,7 +102,7 @@ class Duration(_Text, float):
     __repr__ = __str__
 
 
-class Size(_Text, int):
+class Size(Text, int):
     """Bytes, written `512B`, `64KiB`, `128MiB`, `2GiB` (or decimal: `64KB`, `1MB`)."""
 
     _pattern, _example, _noun = _SIZE, "64KiB", "a size"
@@ -127,7 +127,7 @@ class Size(_Text, int):
     __repr__ = __str__
 
 
-class Rate(_Text, float):
+class Rate(Text, float):
     """Things per second, written `200/s` or `30/m`."""
 
     _pattern, _example, _noun = r"\d+(?:\.\d+)?/(?:s|m|h)", "200/s", "a rate"
@@ -149,7 +149,7 @@ class Rate(_Text, float):
     __repr__ = __str__
 
 
-class ByteRate(_Text, int):
+class ByteRate(Text, int):
     """Bytes per second, written `240B/s` or `1KiB/s`."""
 
     _pattern, _example, _noun = _SIZE + "/s", "240B/s", "a rate in bytes"
@@ -170,7 +170,7 @@ class ByteRate(_Text, int):
     __repr__ = __str__
 
 
-class Share(_Text, float):
+class Share(Text, float):
     """A part of a whole, written `20%`; the value is 0.2."""
 
     _pattern, _example, _noun = r"\d+(?:\.\d+)?%", "20%", "a share"
@@ -191,7 +191,7 @@ class Share(_Text, float):
     __repr__ = __str__
 
 
-class Workers(_Text, int):
+class Workers(Text, int):
     """How many worker processes: a number, or `auto` (0 here) for one a CPU core."""
 
     @classmethod
@@ -213,7 +213,7 @@ class Workers(_Text, int):
     __repr__ = __str__
 
 
-class Network(_Text, str):
+class Network(Text, str):
     """A network in CIDR form, or one address."""
 
     __slots__ = ()
@@ -235,7 +235,7 @@ class Network(_Text, str):
         raise bad(f"{text!r} has bits set behind its prefix", f"write {meant}")
 
 
-class Bind(_Text, str):
+class Bind(Text, str):
     """Where to listen: `ADDRESS:PORT`, `[ADDRESS]:PORT` or `unix:/path`."""
 
     __slots__ = ()
@@ -296,7 +296,7 @@ class UrlParts:
     unix_path: str = ""
 
 
-class NodeUrl(_Text, str):
+class NodeUrl(Text, str):
     """Where a node listens: `http://HOST[:PORT]`, `https://HOST[:PORT]` or `unix:/path`."""
 
     __slots__ = ()
@@ -393,5 +393,6 @@ RouteHost = Annotated[
     str, _Like(r"(?:\*\.)?[a-z0-9.:\[\]_-]+", "a host", "write it in lower case without a port, or *.example.org")
 ]
 HostName = Annotated[str, _Like(r"[A-Za-z0-9._:\[\]-]{1,255}", "a host name", "write a name or an address")]
+CertName = Annotated[str, _Like(r"(?:\*\.)?[A-Za-z0-9._:-]{1,255}", "a server name", "write a name, or *.example.org")]
 Token = Annotated[str, _Like(r"[a-z0-9-]{1,32}", "a protocol token", "write it in lower case: websocket")]
 Regex = Annotated[str, AfterValidator(_regex)]

@@ -6,7 +6,7 @@ from collections.abc import Mapping
 from pathlib import Path
 
 from balancer.config import arvados
-from balancer.config.section import Secret
+from balancer.config.section import ClusterSecret, Secret
 from balancer.errors import ConfigError
 
 _MAX_BYTES = 64 << 10
@@ -27,7 +27,7 @@ def reveal(secret: Secret, *, env: Mapping[str, str] | None = None, cluster: str
     asyncio code.
     """
     env = os.environ if env is None else env
-    if secret.arvados is not None:
+    if isinstance(secret, ClusterSecret) and secret.arvados is not None:
         try:
             return arvados.management_token(secret.arvados, cluster=cluster)
         except arvados.ArvadosError as exc:

@@ -9,8 +9,6 @@ from pydantic_core import CoreSchema, core_schema
 
 from balancer.config.scalars import AbsolutePath, Name, bad
 
-SECRET_KINDS = ("file", "env", "credential", "arvados")
-
 
 class Section(BaseModel):
     """A mapping of the file: known keys only, kinds as written, never changed after it is read."""
@@ -30,17 +28,19 @@ class Secret(Section):
     credential: Name | None = Field(
         None, description="Name of a systemd credential (`LoadCredential=`), read from `$CREDENTIALS_DIRECTORY`."
     )
-    arvados: AbsolutePath | None = Field(
-        None, description="Arvados `config.yml` whose `ManagementToken` is the secret; nothing else of it is kept."
-    )
 
     @property
     def kinds(self) -> tuple[str, ...]:
         """Which of the keys are set."""
-        return tuple(kind for kind in SECRET_KINDS if getattr(self, kind) is not None)
+        return tuple(kind for kind in type(self).model_fields if getattr(self, kind) is not None)
 
-    def __str__(self) -> str:
-        return ", ".join(f"{kind} {getattr(self, kind)}" for kind in self.kinds)
+
+class ClusterSecret(Secret):
+    """Where the cluster's management token is kept; exactly one of the keys. It is read again at each reload."""
+
+    arvados: AbsolutePath | None = Field(
+        None, description="Arvados `config.yml` whose `ManagementToken` is the secret; no other is read."
+    )
 
 
 @dataclass(frozen=True, slots=True)

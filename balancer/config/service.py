@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from balancer.config.scalars import AbsolutePath, Bind, LogPath, Name
-from balancer.config.section import SECRET_KINDS, Secret, Section
+from balancer.config.section import Secret, Section
 
 
 class AdminToken(Section):
@@ -22,8 +22,7 @@ class AdminToken(Section):
     @property
     def secret(self) -> Secret:
         """Where the token is kept."""
-        kinds = {kind: getattr(self, kind) for kind in SECRET_KINDS if hasattr(self, kind)}
-        return Secret(**kinds)
+        return Secret(file=self.file, env=self.env, credential=self.credential)
 
 
 class Admin(Section):

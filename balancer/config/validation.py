@@ -1,10 +1,11 @@
 """Runs the schema, and goes on with what is sound when some of it is not.
 
 So the rules that need a whole configuration also run over a file with faults: what failed is left out and its
-default stands in. `Validated.each` gives the locations of the file for lists that became shorter by that.
+default stands in, or a value of ours where there is no default. `Validated.each` gives the locations of the file for
+lists that became shorter by that.
 """
 
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
@@ -16,6 +17,17 @@ from balancer.config.schema import Config
 
 T = TypeVar("T")
 _ROUNDS = 12  # each leaves out at least one more level; the file's schema is seven levels deep
+
+# What stands in for a required key, so that the rest of its item is still judged. Each is valid and like no other.
+STAND_INS: Mapping[str, Callable[[str], object]] = {
+    "bind": lambda unique: f"unix:/stand-in/{unique}",
+    "url": lambda unique: f"unix:/stand-in/{unique}",
+    "cert": lambda unique: f"/stand-in/{unique}",
+    "arvados": lambda unique: f"/stand-in/{unique}",
+    "name": lambda unique: f"stand-in-{unique}",
+    "role": lambda _: "viewer",
+    "match": lambda _: {},
+}
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,41 +48,60 @@ class Validated:
 def validate(data: Mapping[str, object]) -> Validated:
     """Return the configuration in `data` with all faults that the schema finds."""
     faults: list[Fault] = []
-    left_out: set[Loc] = set()
-    kept: dict[Loc, tuple[int, ...]] = {}
-    sound: Any = data
+    sound = _Sound()
+    rest: Any = data
     for attempt in range(_ROUNDS):
         try:
-            return Validated(Config.model_validate(sound), tuple(faults), kept)
+            return Validated(Config.model_validate(rest), tuple(faults), sound.kept)
         except ValidationError as exc:
             found = exc.errors(include_url=False)
         if attempt == 0:
             faults = [messages.fault(error) for error in found]
         for error in found:
-            loc = _original(messages.plain(tuple(error["loc"])), kept)
-            left_out.add(loc[:-1] if error["type"] == "missing" else loc)
-        kept = {}
-        sound = _without(data, (), left_out, kept)
+            sound.note(messages.plain(tuple(error["loc"])), is_missing=error["type"] == "missing")
+        rest = sound.of(data)
     return Validated(Config(), tuple(faults))
 
 
-def _original(loc: Loc, kept: Mapping[Loc, tuple[int, ...]]) -> Loc:
-    original: Loc = ()
-    for part in loc:
-        indexes = kept.get(original) if isinstance(part, int) else None
-        original = (*original, indexes[part] if indexes is not None and isinstance(part, int) else part)
-    return original
+@dataclass(slots=True)
+class _Sound:
+    """What to leave out and what to put in its place, by location in the file."""
 
+    left_out: set[Loc] = field(default_factory=set)
+    missing: dict[Loc, list[str]] = field(default_factory=dict)
+    kept: dict[Loc, tuple[int, ...]] = field(default_factory=dict)
 
-def _without(value: object, loc: Loc, left_out: set[Loc], kept: dict[Loc, tuple[int, ...]]) -> object:
-    if isinstance(value, dict):
-        return {
-            key: _without(item, (*loc, key), left_out, kept)
-            for key, item in value.items()
-            if (*loc, key) not in left_out
-        }
-    if isinstance(value, tuple):
-        indexes = tuple(index for index in range(len(value)) if (*loc, index) not in left_out)
-        kept[loc] = indexes
-        return tuple(_without(value[index], (*loc, index), left_out, kept) for index in indexes)
-    return value
+    def note(self, found: Loc, *, is_missing: bool) -> None:
+        loc = self._original(found)
+        key = loc[-1] if loc else ""
+        if not is_missing:
+            self.left_out.add(loc)
+        elif isinstance(key, str) and key in STAND_INS and key not in self.missing.get(loc[:-1], ()):
+            self.missing.setdefault(loc[:-1], []).append(key)
+        else:
+            self.left_out.add(loc[:-1])
+
+    def of(self, data: object) -> object:
+        self.kept = {}
+        return self._rest(data, ())
+
+    def _original(self, loc: Loc) -> Loc:
+        original: Loc = ()
+        for part in loc:
+            indexes = self.kept.get(original) if isinstance(part, int) else None
+            original = (*original, indexes[part] if indexes is not None and isinstance(part, int) else part)
+        return original
+
+    def _rest(self, value: object, loc: Loc) -> object:
+        if isinstance(value, dict):
+            rest = {
+                key: self._rest(item, (*loc, key)) for key, item in value.items() if (*loc, key) not in self.left_out
+            }
+            for key in self.missing.get(loc, ()):
+                rest[key] = STAND_INS[key]("-".join(map(str, loc)))
+            return rest
+        if isinstance(value, tuple):
+            indexes = tuple(index for index in range(len(value)) if (*loc, index) not in self.left_out)
+            self.kept[loc] = indexes
+            return tuple(self._rest(value[index], (*loc, index)) for index in indexes)
+        return value

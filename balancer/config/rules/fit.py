@@ -5,7 +5,6 @@ from collections.abc import Iterator
 
 from balancer.config.errors import Fault, Loc
 from balancer.config.rules.context import Context
-from balancer.config.section import SECRET_KINDS
 
 
 def _blamed(context: Context, *locs: Loc) -> Loc:
@@ -115,9 +114,8 @@ def secret_kinds(context: Context) -> Iterator[Fault]:
     for loc, secret in context.secrets():
         if len(secret.kinds) == 1 or not context.sound(loc) or not context.written(*loc):
             continue
-        allowed = SECRET_KINDS if loc[0] != "admin" else SECRET_KINDS[:3]
         what = f"{' and '.join(secret.kinds)} are set" if secret.kinds else "says not where the secret is kept"
-        yield Fault(loc, f"{what}, exactly one is needed", f"keys: {', '.join(allowed)}", at_key=True)
+        yield Fault(loc, f"{what}, exactly one is needed", f"keys: {', '.join(type(secret).model_fields)}", at_key=True)
 
 
 def path_templates(context: Context) -> Iterator[Fault]:

@@ -143,6 +143,8 @@ def unreachable_routes(context: Context) -> Iterator[Fault]:
     """The first route that matches wins."""
     earlier: list[tuple[str, object]] = []
     for loc, route in context.validated.each(("routes",), context.config.routes):
+        if not context.sound((*loc, "match")):
+            continue
         everything = not any((route.match.path, route.match.host, route.match.methods, route.match.headers))
         first = next((name for name, match in earlier if match is None or match == route.match), None)
         if first is not None and context.written(*loc):
