@@ -96,6 +96,6 @@ def decide(remaining: Remaining, drain: Drain, elapsed_s: float, *, may_cut: boo
     if remaining.tunnels and not tunnels_closed:
         grace_left_s = drain.tunnel_grace_s - elapsed_s
         if grace_left_s <= 0:
-            return Step(StepKind.CLOSE_TUNNELS, f"{remaining.tunnels} tunnels outlived their grace", left_s)
+            return Step(StepKind.CLOSE_TUNNELS, f"{Remaining(0, remaining.tunnels)} outlived the grace", left_s)
         left_s = grace_left_s if left_s is None else min(grace_left_s, left_s)
     return Step(StepKind.WAIT, f"{remaining} in flight", left_s)
