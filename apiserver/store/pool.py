@@ -1,11 +1,11 @@
 """Connections to the database: each with deadlines, transactions that take their locks first."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
-from typing import Any
+from typing import Any, cast
 
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
@@ -13,7 +13,7 @@ from asyncpg.pool import PoolConnectionProxy
 from apiserver.errors import UnavailableError
 from apiserver.store.failures import LostConnectionError, UnknownOutcomeError, translated
 
-Row = asyncpg.Record
+Row = Mapping[str, Any]  # an asyncpg.Record; values come in the order of the select list
 
 NAMESPACE = 0x41525641  # first key of all our two-key advisory locks; the second is a Lock
 
@@ -74,7 +74,7 @@ class DatabaseSettings:
 class Session:
     """One connection for the length of one request or batch; `queries` counts what it sent."""
 
-    def __init__(self, connection: "asyncpg.Connection | PoolConnectionProxy[Row]") -> None:
+    def __init__(self, connection: "asyncpg.Connection | PoolConnectionProxy[asyncpg.Record]") -> None:
         self._connection = connection
         self.queries = 0
 
@@ -82,13 +82,17 @@ class Session:
         """Return all rows."""
         self.queries += 1
         with translated():
-            return await self._connection.fetch(sql, *parameters)
+            return cast(list[Row], await self._connection.fetch(sql, *parameters))
+
+    async def fetch(self, query: str, *args: object) -> list[Row]:
+        """Return all rows; the name under which other packages ask for `rows`."""
+        return await self.rows(query, *args)
 
     async def row(self, sql: str, *parameters: object) -> Row | None:
         """Return the first row."""
         self.queries += 1
         with translated():
-            return await self._connection.fetchrow(sql, *parameters)
+            return cast(Row | None, await self._connection.fetchrow(sql, *parameters))
 
     async def value(self, sql: str, *parameters: object) -> Any:
         """Return the first column of the first row, None without a row."""

@@ -349,3 +349,28 @@ CREATE TABLE periodic_job (
   last_error text,
   last_rows bigint
 );
+
+-- Who is one step from whom. Objects that are neither users nor groups follow their owner and need no edge.
+CREATE VIEW permission_edges AS
+  SELECT owner_uuid AS tail, uuid AS head, 3::smallint AS level FROM groups
+  UNION ALL
+  SELECT tail_uuid, head_uuid,
+         (CASE name WHEN 'can_manage' THEN 3 WHEN 'can_write' THEN 2 ELSE 1 END)::smallint
+    FROM links
+   WHERE link_class = 'permission' AND name IN ('can_read', 'can_login', 'can_write', 'can_manage');
+
+-- Whether a project or one above it is frozen.
+CREATE FUNCTION is_frozen(project text) RETURNS boolean LANGUAGE sql STABLE AS $$
+  WITH RECURSIVE up(uuid, owner_uuid, frozen) AS (
+    SELECT g.uuid, g.owner_uuid, g.frozen_by_uuid IS NOT NULL FROM groups g WHERE g.uuid = project
+    UNION
+    SELECT g.uuid, g.owner_uuid, g.frozen_by_uuid IS NOT NULL FROM groups g JOIN up ON g.uuid = up.owner_uuid
+  )
+  SELECT coalesce(bool_or(frozen), false) FROM up
+$$;
+
+-- The highest designation that a ping came with; an older balancer's pings are refused.
+CREATE TABLE designation_seen (
+  name text PRIMARY KEY,
+  epoch bigint NOT NULL
+);

@@ -1,0 +1,69 @@
+"""Log rows of changes, written in the transaction of the change."""
+
+from collections.abc import Mapping
+from typing import Any
+
+from apiserver.attributes import Resource, dumps
+from apiserver.names import etag_of, new_uuid
+from apiserver.operation import Call
+
+_NEVER = frozenset({"api_token", "secret_mounts", "runtime_token"})
+# Changes to these alone are not worth a row.
+_SILENT = {
+    "api_client_authorizations": frozenset({"last_used_at", "last_used_by_ip_address", "modified_at"}),
+    "nodes": frozenset({"last_ping_at", "modified_at", "modified_by_user_uuid"}),
+    "collections": frozenset({"preserve_version", "modified_at", "modified_by_user_uuid"}),
+}
+_INSERT = """INSERT INTO logs (uuid, owner_uuid, modified_by_user_uuid, object_uuid, object_owner_uuid, event_type,
+ summary, properties, event_at) VALUES ($1, $2, $2, $3, $4, $5, $6, $7, coalesce($8, clock_timestamp()))"""
+
+Values = Mapping[str, Any]
+
+
+async def record(call: Call, resource: Resource, old: Values | None, new: Values | None) -> None:
+    """Write the log row of a create (old None), an update, or a delete (new None); nothing when audit is off."""
+    if not call.settings.audit_logs.enabled or resource.table == "logs":
+        return
+    if old is not None and new is not None:
+        silent = _SILENT.get(resource.table, frozenset())
+        if all(old[name] == new[name] or name in silent for name in resource.attributes):
+            return
+    event = "create" if old is None else "delete" if new is None else "update"
+    subject = new if new is not None else old
+    if subject is None:
+        raise AssertionError("a change has an old or a new state")
+    unlogged = _NEVER.union(call.settings.audit_logs.unlogged_attributes)
+    properties = {
+        "old_etag": _etag(resource, old),
+        "old_attributes": _attributes(resource, old, unlogged),
+        "new_etag": _etag(resource, new),
+        "new_attributes": _attributes(resource, new, unlogged),
+    }
+    owner = subject.get("owner_uuid") or subject.get("user_uuid")
+    moment = subject["created_at"] if event == "create" else subject["modified_at"] if event == "update" else None
+    uuid = subject["uuid"]
+    await call.session.execute(
+        _INSERT,
+        new_uuid(call.context.cluster, "57u5n"),
+        call.viewer.user_uuid,
+        uuid,
+        owner,
+        event,
+        f"{event} of {uuid}",
+        dumps(properties),
+        moment,
+    )
+
+
+def _attributes(resource: Resource, values: Values | None, unlogged: frozenset[str]) -> dict[str, Any] | None:
+    if values is None:
+        return None
+    return {
+        name: attribute.to_client(values[name])
+        for name, attribute in resource.attributes.items()
+        if name not in unlogged and name in values
+    }
+
+
+def _etag(resource: Resource, values: Values | None) -> str | None:
+    return None if values is None else etag_of([values[name] for name in resource.visible if name in values])

@@ -1,0 +1,1 @@
+"""The resources: what each adds to the standard operations of `apiserver.controller`."""

@@ -1,0 +1,259 @@
+"""Collections: manifests and their hashes, signatures, versions, trash."""
+
+import hmac
+from collections.abc import Iterable, Mapping
+from dataclasses import replace
+from datetime import timedelta
+from typing import Any
+
+from apiserver import audit
+from apiserver.controller import Controller, Draft
+from apiserver.errors import ForbiddenError, InvalidError
+from apiserver.listing import parse_select
+from apiserver.manifests import EMPTY_PDH, Signer, parse, portable_data_hash, stripped
+from apiserver.names import PDH, new_uuid
+from apiserver.operation import INCLUDE_OLD, INCLUDE_TRASH, UNIQUE_NAME, UUID, Call, Operation, Reply
+from apiserver.permissions import not_found, owner_not_trashed
+from apiserver.resources.groups import require_trashed, valid_name
+from apiserver.schema import COLLECTIONS
+from apiserver.sqltext import Binder, all_of, quote
+from apiserver.trash import schedule
+
+_VERSIONED = ("manifest_text", "name", "description", "properties")
+_NOT_TRASHED = "(t.trash_at IS NULL OR t.trash_at > statement_timestamp())"
+
+
+class Collections(Controller):
+    """`collections`."""
+
+    resource = COLLECTIONS
+    get_parameters = (INCLUDE_TRASH,)
+    list_parameters = (INCLUDE_TRASH, INCLUDE_OLD)
+
+    def operations(self) -> Iterable[Operation]:
+        """Return the standard operations and those of the trash."""
+        for operation in super().operations():
+            more = (UNIQUE_NAME,) if operation.name == "update" else ()
+            yield replace(operation, parameters=(*operation.parameters, *more))
+        for name, run in (("trash", self.trash), ("untrash", self.untrash)):
+            yield Operation("collections", name, "POST", f"collections/{{uuid}}/{name}", run, (UUID, UNIQUE_NAME),
+                            "Collection", write=True)  # fmt: skip
+        for name, run in (("provenance", self.provenance), ("used_by", self.used_by)):
+            yield Operation("collections", name, "GET", f"collections/{{uuid}}/{name}", run, (UUID,), "Collection")
+
+    # -- reading
+
+    def untrashed(self, call: Call, binder: Binder) -> list[str]:
+        """Neither the collection nor its owner is in the trash."""
+        del binder
+        return [] if call.flag("include_trash") else [owner_not_trashed("t.owner_uuid"), _NOT_TRASHED]
+
+    def also(self, call: Call, binder: Binder) -> list[str]:
+        """A list shows past versions only when asked to."""
+        del binder
+        return [] if call.flag("include_old_versions") else ["t.current_version_uuid = t.uuid"]
+
+    async def get(self, call: Call) -> Reply:
+        """Answer one collection, by uuid or by portable data hash."""
+        if PDH.fullmatch(call.uuid.partition("+A")[0]) or "+" in call.uuid:
+            return Reply(await self._by_hash(call))
+        call.parameters["include_old_versions"] = True
+        return await super().get(call)
+
+    async def _by_hash(self, call: Call) -> dict[str, Any]:
+        """Return the contents of the readable collection with that hash that is trashed last."""
+        binder = Binder()
+        conditions = [
+            f"t.portable_data_hash = {binder.bind('+'.join(call.uuid.split('+')[:2]), 'text')}",
+            *self.readable(call, binder),
+            *self.untrashed(call, binder),
+        ]
+        row = await call.session.row(
+            "SELECT t.portable_data_hash, t.manifest_text, t.trash_at FROM collections AS t"
+            f" WHERE {all_of(conditions)} ORDER BY t.trash_at DESC NULLS FIRST LIMIT 1",
+            *binder.values,
+        )
+        if row is None:
+            raise not_found(call.uuid)
+        item = self.render(row)
+        item["uuid"] = row["portable_data_hash"]
+        await self._sign(call, item, row["trash_at"])
+        select = parse_select(call.parameters.get("select"), self.resource)
+        return item if select is None else {k: v for k, v in item.items() if k in (*select, "kind", "etag")}
+
+    async def finish(self, call: Call, item: dict[str, Any]) -> None:
+        """Sign the manifest; show a missing name as the empty text."""
+        if "name" in item and item["name"] is None:
+            item["name"] = ""
+        select = call.parameters.get("select") or ()
+        if "unsigned_manifest_text" in select and "manifest_text" not in item:
+            item["unsigned_manifest_text"] = await call.session.value(
+                "SELECT manifest_text FROM collections WHERE uuid = $1", item.get("uuid")
+            )
+        if "manifest_text" in item:
+            if "unsigned_manifest_text" in select:
+                item["unsigned_manifest_text"] = item["manifest_text"]
+            await self._sign(call, item, None)
+
+    async def _sign(self, call: Call, item: dict[str, Any], trash_at: Any) -> None:
+        rules = call.settings.collections
+        if not rules.blob_signing or not rules.blob_signing_key or not item.get("manifest_text"):
+            return
+        expiry = await call.session.value(
+            "SELECT extract(epoch FROM least(clock_timestamp() + make_interval(secs => $1::double precision),"
+            " $2::timestamptz, (SELECT trash_at FROM collections WHERE uuid = $3)))::bigint",
+            rules.blob_signing_ttl_s, trash_at, item.get("uuid"),
+        )  # fmt: skip
+        item["manifest_text"] = self._signer(call).sign(item["manifest_text"], expiry)
+
+    def _signer(self, call: Call) -> Signer:
+        rules = call.settings.collections
+        return Signer(rules.blob_signing_key, call.viewer.presented, int(rules.blob_signing_ttl_s))
+
+    # -- writing
+
+    def assign(self, call: Call, draft: Draft, attributes: Mapping[str, Any]) -> None:
+        """Keep the empty name as null."""
+        super().assign(call, draft, attributes)
+        if draft.new.get("name") == "":
+            draft.new["name"] = None
+
+    def renamed(self, draft: Draft) -> None:
+        """A collection's current version is itself."""
+        draft.new["current_version_uuid"] = draft.new["uuid"]
+
+    async def validate(self, call: Call, draft: Draft) -> None:
+        """Check name, manifest, hash and version rules; work out what follows from them."""
+        new = draft.new
+        if not draft.is_new and new["current_version_uuid"] != new["uuid"]:
+            raise InvalidError("past versions of a collection cannot be changed")
+        name = new.get("name")
+        if name is not None and not valid_name(name, call.settings.collections.forward_slash_name_substitution):
+            raise InvalidError(f"name {name[:80]!r} cannot be used: it must be a valid file name")
+        if draft.is_new:
+            new["current_version_uuid"] = new["uuid"]
+            new.setdefault("manifest_text", "")
+            new.setdefault("storage_classes_desired", _default_classes(call))
+            new.setdefault("replication_desired", None)
+        if new.get("storage_classes_desired") == "[]":
+            raise InvalidError("storage_classes_desired must not be empty")
+        if draft.is_new or draft.changed("manifest_text", "portable_data_hash"):
+            await self._check_manifest(call, draft)
+        for number in ("replication_desired", "replication_confirmed"):
+            if new.get(number) is not None and new[number] < 0:
+                raise InvalidError(f"{number} must not be negative")
+        if draft.changed("trash_at", "delete_at"):
+            await self._schedule(call, draft)
+
+    async def _check_manifest(self, call: Call, draft: Draft) -> None:
+        new = draft.new
+        manifest = new.get("manifest_text") or ""
+        if draft.changed("manifest_text"):
+            await self._check_signatures(call, manifest)
+        try:
+            contents = parse(manifest)
+        except ValueError as exc:
+            raise InvalidError(f"manifest_text: {exc}") from exc
+        new["manifest_text"] = stripped(manifest)
+        expected = portable_data_hash(manifest)
+        given = new.get("portable_data_hash")
+        old_given = (draft.old or {}).get("portable_data_hash")
+        if given and given != old_given and not hmac.compare_digest(given.split("+")[0], expected.split("+")[0]):
+            raise InvalidError(f"portable_data_hash {given[:60]} does not match computed hash {expected}")
+        new["portable_data_hash"] = expected or EMPTY_PDH
+        new["file_count"], new["file_size_total"] = contents.file_count, contents.file_size_total
+
+    async def _check_signatures(self, call: Call, manifest: str) -> None:
+        rules = call.settings.collections
+        if not manifest or call.viewer.is_admin or not rules.blob_signing or not rules.blob_signing_key:
+            return
+        now = await call.session.value("SELECT extract(epoch FROM clock_timestamp())::bigint")
+        if wrong := self._signer(call).unsigned(manifest, now):
+            raise ForbiddenError(f"Permission denied: invalid signature on block {wrong[0]}")
+
+    async def _schedule(self, call: Call, draft: Draft) -> None:
+        rules = call.settings.collections
+        now = await call.session.value("SELECT clock_timestamp()")
+        trash = schedule(
+            draft.new.get("trash_at"), draft.new.get("delete_at"), now=now,
+            lifetime=timedelta(seconds=rules.default_trash_lifetime_s),
+            minimum=timedelta(seconds=rules.blob_signing_ttl_s),
+        )  # fmt: skip
+        draft.new |= {"trash_at": trash.trash_at, "delete_at": trash.delete_at, "is_trashed": trash.is_trashed}
+
+    async def write(self, call: Call, draft: Draft) -> None:
+        """Keep the old version as a row of its own when it is worth keeping."""
+        rules = call.settings.collections
+        if draft.old is not None and rules.collection_versioning and draft.changed(*_VERSIONED):
+            idle = await call.session.value(
+                "SELECT clock_timestamp() - $1::timestamptz > make_interval(secs => $2::double precision)",
+                draft.old["modified_at"], rules.preserve_version_if_idle_s,
+            )  # fmt: skip
+            if draft.old["preserve_version"] or (idle and rules.preserve_version_if_idle_s >= 0):
+                await self._keep(call, draft.old)
+                draft.new["version"] = draft.old["version"] + 1
+        await super().write(call, draft)
+
+    async def _keep(self, call: Call, old: Mapping[str, Any]) -> None:
+        # The row that is changed next has the same version until then: the unique index is met by a detour.
+        names = [name for name in old if name not in ("id", "uuid", "version")]
+        columns = ", ".join(map(quote, names))
+        uuid = new_uuid(call.context.cluster, self.resource.infix)
+        await call.session.execute("UPDATE collections SET version = version + 1 WHERE uuid = $1", old["uuid"])
+        await call.session.execute(
+            f"INSERT INTO collections (uuid, version, {columns})"
+            f" SELECT $1, version - 1, {columns} FROM collections WHERE uuid = $2",
+            uuid, old["uuid"],
+        )  # fmt: skip
+
+    async def stored(self, call: Call, draft: Draft) -> None:
+        """Past versions follow their current one: owner, trash and deletion."""
+        if draft.old is not None and draft.changed("owner_uuid", "trash_at", "delete_at", "is_trashed", "uuid"):
+            await call.session.execute(
+                "UPDATE collections AS old SET owner_uuid = new.owner_uuid, trash_at = new.trash_at,"
+                " delete_at = new.delete_at, is_trashed = new.is_trashed FROM collections AS new"
+                " WHERE new.uuid = $1 AND old.current_version_uuid = $1 AND old.uuid <> $1",
+                draft.new["uuid"],
+            )
+
+    async def delete(self, call: Call) -> Reply:
+        """Put the collection into the trash."""
+        return await self.trash(call)
+
+    async def trash(self, call: Call) -> Reply:
+        """Put the collection into the trash now."""
+        self.require_active(call)
+        draft = await self.fetch(call, call.uuid, trashed=True)
+        if not draft.new["is_trashed"]:
+            draft.new["trash_at"] = await call.session.value("SELECT clock_timestamp()")
+            await self.prepare(call, draft)
+        return Reply(await self.store(call, draft))
+
+    async def untrash(self, call: Call) -> Reply:
+        """Take the collection out of the trash."""
+        self.require_active(call)
+        draft = await self.fetch(call, call.uuid, trashed=True)
+        await require_trashed(call, draft)
+        draft.new |= {"trash_at": None, "delete_at": None}
+        await self.prepare(call, draft)
+        return Reply(await self.store(call, draft))
+
+    async def provenance(self, call: Call) -> Reply:
+        """Answer the collection alone: what made it is in container requests, not in a graph of its own."""
+        item = await self.shown(call, call.uuid)
+        item.pop("manifest_text", None)
+        return Reply({call.uuid: item})
+
+    async def used_by(self, call: Call) -> Reply:
+        """Answer the collection alone."""
+        return await self.provenance(call)
+
+    async def remove(self, call: Call, draft: Draft) -> None:
+        """Delete the row and its past versions."""
+        await call.session.execute("DELETE FROM collections WHERE current_version_uuid = $1", draft.new["uuid"])
+        await audit.record(call, self.resource, draft.old, None)
+
+
+def _default_classes(call: Call) -> str:
+    names = [name for name, options in call.settings.storage_classes.items() if (options or {}).get("Default")]
+    return '["' + '","'.join(names or ["default"]) + '"]'

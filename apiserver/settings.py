@@ -1,0 +1,314 @@
+"""What a node is told: out of Arvados' config.yml, or out of its own short file of the same facts."""
+
+import os
+from collections.abc import Iterator, Mapping
+from dataclasses import dataclass, field, fields, replace
+from pathlib import Path
+from typing import Any
+from urllib.parse import quote, urlsplit
+
+import yaml
+
+from apiserver.errors import SettingsError
+from apiserver.names import BASE36
+from apiserver.times import parse_duration
+
+
+@dataclass(frozen=True, slots=True)
+class ApiLimits:
+    """The `API` section."""
+
+    max_concurrent_requests: int = 64
+    max_queued_requests: int = 128
+    max_queue_time_for_lock_requests_s: float = 2.0
+    request_timeout_s: float = 300.0
+    max_request_size: int = 134217728
+    max_items_per_response: int = 1000
+    max_index_database_read: int = 134217728
+    max_token_lifetime_s: float = 0.0
+    send_timeout_s: float = 60.0
+    websocket_client_event_queue: int = 64
+    disabled_apis: tuple[str, ...] = ()
+    freeze_project_requires_description: bool = False
+    freeze_project_requires_properties: tuple[str, ...] = ()
+    unfreeze_project_requires_admin: bool = False
+    vocabulary_path: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class AuditLogs:
+    """The `AuditLogs` section."""
+
+    max_age_s: float = 336 * 3600.0
+    max_delete_batch: int = 0
+    unlogged_attributes: tuple[str, ...] = ()
+
+    @property
+    def enabled(self) -> bool:
+        """Whether changes are logged at all."""
+        return not (self.max_age_s == 0 and self.max_delete_batch > 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Collections:
+    """The `Collections` section."""
+
+    blob_signing: bool = True
+    blob_signing_key: str = ""
+    blob_signing_ttl_s: float = 336 * 3600.0
+    default_replication: int = 2
+    default_trash_lifetime_s: float = 336 * 3600.0
+    trash_sweep_interval_s: float = 60.0
+    collection_versioning: bool = True
+    preserve_version_if_idle_s: float = 10.0
+    forward_slash_name_substitution: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Users:
+    """The `Users` section."""
+
+    anonymous_user_token: str = ""
+    role_groups_visible_to_all: bool = True
+    can_create_role_groups: bool = True
+    auto_setup_new_users: bool = False
+    new_users_are_active: bool = False
+    auto_admin_first_user: bool = False
+
+
+@dataclass(frozen=True, slots=True)
+class Nodes:
+    """How compute nodes get their names: `Containers.SLURM.Managed`."""
+
+    assign_node_hostname: str = "compute%<slot_number>d"  # "" assigns none
+    compute_node_domain: str = ""
+    compute_node_nameservers: tuple[str, ...] = ("192.168.1.1",)
+    max_compute_nodes: int = 64
+    dns_targets: tuple[str, ...] = ()  # targets of the DNS sender that a changed host is marked dirty for
+
+
+@dataclass(frozen=True, slots=True)
+class Containers:
+    """The `Containers` section."""
+
+    max_dispatch_attempts: int = 10
+    max_retry_attempts: int = 3
+    default_keep_cache_ram: int = 0
+    clean_log_rows_after_s: float = 30 * 86400.0
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """Everything that a node is told. Equal on all nodes but for `listen`."""
+
+    cluster: str
+    database_url: str
+    listen: tuple[str, ...] = ("127.0.0.1:8003",)
+    external_url: str = "https://localhost/"
+    websocket_url: str = ""
+    database_pool: int = 10
+    database_pooler: bool = False
+    statement_timeout_s: float = 30.0
+    system_root_token: str = field(default="", repr=False)
+    management_token: str = field(default="", repr=False)
+    trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
+    issue_trusted_tokens: bool = True
+    stop_delay_s: float = 4.0
+    stop_timeout_s: float = 30.0
+    api: ApiLimits = field(default_factory=ApiLimits)
+    audit_logs: AuditLogs = field(default_factory=AuditLogs)
+    collections: Collections = field(default_factory=Collections)
+    users: Users = field(default_factory=Users)
+    nodes: Nodes = field(default_factory=Nodes)
+    containers: Containers = field(default_factory=Containers)
+    storage_classes: Mapping[str, Any] = field(default_factory=lambda: {"default": {"Default": True}})
+    external_urls: Mapping[str, str] = field(default_factory=dict)
+
+
+# Section of config.yml, its fields there -> ours. Durations are text there, seconds here.
+_SECTIONS = {
+    "api": ("API", ApiLimits),
+    "audit_logs": ("AuditLogs", AuditLogs),
+    "collections": ("Collections", Collections),
+    "users": ("Users", Users),
+    "containers": ("Containers", Containers),
+}
+
+
+def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
+    """Return the settings of a file: Arvados' config.yml (it has `Clusters`) or a node's own.
+
+    Raises:
+        SettingsError: all faults of the file, each with its key.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except OSError as exc:
+        raise SettingsError(f"{path}: cannot be read: {exc.strerror}") from exc
+    except (yaml.YAMLError, UnicodeDecodeError) as exc:
+        raise SettingsError(f"{path}: is not YAML: {exc}") from exc
+    if not isinstance(document, dict):
+        raise SettingsError(f"{path}: must be a mapping with Clusters (config.yml) or cluster (a node's own file)")
+    faults: list[str] = []
+    reader = _arvados if "Clusters" in document else _own
+    settings = reader(document, environ, faults)
+    faults += validate(settings)
+    if faults:
+        raise SettingsError("\n".join(f"{path}: {fault}" for fault in faults))
+    return settings
+
+
+def validate(settings: Settings) -> list[str]:
+    """Return all faults of settings as sentences."""
+    faults = []
+    if len(settings.cluster) != 5 or any(char not in BASE36 for char in settings.cluster):
+        faults.append(f"cluster: {settings.cluster!r} must be five of 0-9a-z")
+    for name in ("system_root_token", "management_token"):
+        token = getattr(settings, name)
+        if token and not all(char.isascii() and char.isprintable() and char != " " for char in token):
+            faults.append(f"{name}: must be printable ASCII without spaces")
+    if not settings.system_root_token:
+        faults.append("system_root_token (SystemRootToken): must be set")
+    if urlsplit(settings.external_url).scheme not in ("http", "https"):
+        faults.append(f"external_url (Services.Controller.ExternalURL): {settings.external_url!r} is no http(s) URL")
+    if settings.database_pool < 1:
+        faults.append("database pool: must be at least 1")
+    if not settings.listen:
+        faults.append("listen: must name at least one address")
+    return faults
+
+
+def _arvados(document: dict[str, Any], environ: Mapping[str, str], faults: list[str]) -> Settings:
+    clusters = document["Clusters"]
+    if not isinstance(clusters, dict) or len(clusters) != 1:
+        faults.append("Clusters: must hold exactly one cluster")
+        clusters = {"xxxxx": {}}
+    cluster, config = next(iter(clusters.items()))
+    config = config if isinstance(config, dict) else {}
+    sections = {
+        name: _section(kind, _mapping(config, title), title, faults) for name, (title, kind) in _SECTIONS.items()
+    }
+    services = _mapping(config, "Services")
+    external = {name: _url(_mapping(services, name).get("ExternalURL")) for name in services}
+    managed = _mapping(_mapping(_mapping(config, "Containers"), "SLURM"), "Managed")
+    postgres = _mapping(config, "PostgreSQL")
+    return Settings(
+        cluster=str(cluster),
+        database_url=environ.get("DATABASE_URL") or _libpq(_mapping(postgres, "Connection")),
+        listen=tuple(_listen(services)) or ("127.0.0.1:8003",),
+        external_url=external.get("Controller") or "https://localhost/",
+        websocket_url=external.get("Websocket", ""),
+        database_pool=int(postgres.get("ConnectionPool", 10)),
+        system_root_token=str(config.get("SystemRootToken", "")),
+        management_token=str(config.get("ManagementToken", "")),
+        issue_trusted_tokens=bool(_mapping(config, "Login").get("IssueTrustedTokens", True)),
+        nodes=_nodes(managed),
+        storage_classes=_mapping(config, "StorageClasses") or {"default": {"Default": True}},
+        external_urls={name: url for name, url in external.items() if url},
+        **sections,
+    )
+
+
+def _own(document: dict[str, Any], environ: Mapping[str, str], faults: list[str]) -> Settings:
+    known = {item.name for item in fields(Settings)}
+    values: dict[str, Any] = {}
+    for key, value in document.items():
+        if key not in known:
+            faults.append(f"{key}: is unknown; known are {', '.join(sorted(known))}")
+        elif key in _SECTIONS:
+            values[key] = _section(_SECTIONS[key][1], value if isinstance(value, dict) else {}, key, faults)
+        elif key == "nodes":
+            values[key] = _section(Nodes, value if isinstance(value, dict) else {}, key, faults)
+        elif key.endswith("_token"):
+            values[key] = _secret(key, value, faults)
+        else:
+            values[key] = tuple(value) if isinstance(value, list) else value
+    values.setdefault("cluster", "")
+    values["database_url"] = environ.get("DATABASE_URL") or str(values.get("database_url", ""))
+    if isinstance(values.get("listen"), str):
+        values["listen"] = (values["listen"],)
+    return Settings(**values)
+
+
+def _secret(key: str, value: Any, faults: list[str]) -> str:
+    if isinstance(value, dict) and set(value) == {"file"}:
+        try:
+            return Path(value["file"]).read_text(encoding="utf-8").strip()
+        except OSError as exc:
+            faults.append(f"{key}.file: {value['file']} cannot be read: {exc.strerror}")
+            return ""
+    return str(value)
+
+
+def _section(kind: type[Any], config: Mapping[str, Any], title: str, faults: list[str]) -> Any:
+    """Return a section's dataclass; keys may be written in Arvados' or in our own spelling."""
+    values: dict[str, Any] = {}
+    defaults = kind()
+    for item in fields(kind):
+        key = next((key for key in config if _same(key, item.name)), None)
+        if key is None or config[key] is None:
+            continue
+        try:
+            values[item.name] = _coerce(config[key], getattr(defaults, item.name))
+        except (ValueError, TypeError) as exc:
+            faults.append(f"{title}.{key}: {exc}")
+    return replace(defaults, **values)
+
+
+def _same(key: str, name: str) -> bool:
+    plain = name.replace("_", "")
+    return key.replace("_", "").lower() in (plain, plain.removesuffix("s") if name.endswith("_s") else plain)
+
+
+def _coerce(value: Any, default: Any) -> Any:
+    if isinstance(default, bool):
+        if not isinstance(value, bool):
+            raise ValueError(f"{value!r} must be true or false")
+        return value
+    if isinstance(default, float):
+        return parse_duration(str(value)).total_seconds()
+    if isinstance(default, int):
+        return int(value)
+    if isinstance(default, tuple):
+        return tuple(value)
+    return str(value)
+
+
+def _nodes(managed: Mapping[str, Any]) -> Nodes:
+    hostname = managed.get("AssignNodeHostname", Nodes().assign_node_hostname)
+    servers = managed.get("ComputeNodeNameservers", {})
+    return Nodes(
+        assign_node_hostname=hostname if isinstance(hostname, str) else "",
+        compute_node_domain=str(managed.get("ComputeNodeDomain") or ""),
+        compute_node_nameservers=tuple(servers) or Nodes().compute_node_nameservers,
+        dns_targets=tuple(managed.get("DNSTargets", ())),
+    )
+
+
+def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = config.get(key)
+    return value if isinstance(value, dict) else {}
+
+
+def _url(value: Any) -> str:
+    text = str(value or "")
+    return text if not text or text.endswith("/") or urlsplit(text).path not in ("", "/") else text + "/"
+
+
+def _listen(services: Mapping[str, Any]) -> Iterator[str]:
+    for url, options in _mapping(_mapping(services, "Controller"), "InternalURLs").items():
+        address = (options or {}).get("ListenURL") or url
+        parts = urlsplit(str(address))
+        yield f"{parts.hostname or '127.0.0.1'}:{parts.port or 8003}"
+
+
+def _libpq(connection: Mapping[str, Any]) -> str:
+    """Return libpq keywords as a URL; "" without any."""
+    lowered = {str(key).lower(): str(value) for key, value in connection.items() if value not in (None, "")}
+    if not lowered:
+        return ""
+    database = lowered.pop("dbname", "arvados")
+    lowered.pop("client_encoding", None)
+    lowered.pop("connect_timeout", None)
+    query = "&".join(f"{key}={quote(value, safe='')}" for key, value in sorted(lowered.items()))
+    return f"postgresql:///{quote(database, safe='')}?{query}"
