@@ -4,7 +4,6 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 
-from apiserver.attributes import Resource
 from apiserver.auth import Viewer
 from apiserver.settings import Settings
 from apiserver.store.pool import Lock, Session
@@ -49,8 +48,6 @@ class Directory(Protocol):
 
 class Reader(Protocol):
     """What one controller asks of another."""
-
-    resource: Resource
 
     async def is_readable(self, call: "Call", uuid: str) -> bool:
         """Return whether the call's viewer may know of the object."""

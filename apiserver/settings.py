@@ -106,6 +106,7 @@ class Settings:
     listen: tuple[str, ...] = ("127.0.0.1:8003",)
     external_url: str = "https://localhost/"
     websocket_url: str = ""
+    database_dir: str = ""  # of a local server, used when there is no database_url
     database_pool: int = 10
     database_pooler: bool = False
     statement_timeout_s: float = 30.0

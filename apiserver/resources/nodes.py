@@ -278,4 +278,3 @@ def _host(call: Call, row: Mapping[str, Any]) -> Host:
 def _system(call: Call) -> Viewer:
     uuid = system_user(call.context.cluster)
     return Viewer(uuid, True, True, f"{call.context.cluster}-{TOKEN}-000000000000000", ("all",), "", (uuid,))
-

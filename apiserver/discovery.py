@@ -1,0 +1,236 @@
+"""The discovery document, the exported configuration: pure functions of program and configuration.
+
+Nothing of it depends on clock, host, process or order of a dict, so all nodes of one version answer the same bytes.
+"""
+
+import hashlib
+import json
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from apiserver.attributes import ARRAYS, DISCOVERY_TYPES, Resource
+from apiserver.operation import Operation, Parameter
+from apiserver.schema import RESOURCES
+from apiserver.settings import Settings
+from apiserver.times import format_duration
+from balancer import __version__
+
+REVISION = "20250402"  # of the API that this server speaks; clients compare it as text
+GENERATED_AT = "2025-04-02T00:00:00Z"
+MAX_AGE_S = 60
+ALIASES = {"list": "index", "get": "show", "delete": "destroy"}  # names of old clients
+_GLOBAL = {
+    "alt": ("string", "Data format for the response.", {"enum": ["json"], "default": "json"}),
+    "fields": ("string", "Selector specifying which fields to include in a partial response.", {}),
+    "key": ("string", "API key.", {}),
+    "oauth_token": ("string", "OAuth 2.0 token for the current user.", {}),
+}
+
+
+@dataclass(frozen=True, slots=True)
+class Document:
+    """An encoded document and its strong entity tag."""
+
+    body: bytes
+    etag: str
+
+
+def encoded(document: Mapping[str, Any]) -> Document:
+    """Return canonical bytes of a document."""
+    body = json.dumps(document, sort_keys=True, separators=(",", ":"), ensure_ascii=False).encode()
+    return Document(body, f'"{hashlib.sha256(body).hexdigest()}"')
+
+
+def discovery(settings: Settings, operations: Iterable[Operation]) -> dict[str, Any]:
+    """Return the discovery document."""
+    root = settings.external_url if settings.external_url.endswith("/") else settings.external_url + "/"
+    host = root.split("://", 1)[1].rstrip("/")
+    return {
+        "kind": "discovery#restDescription",
+        "discoveryVersion": "v1",
+        "id": "arvados:v1",
+        "name": "arvados",
+        "version": "v1",
+        "revision": REVISION,
+        "generatedAt": GENERATED_AT,
+        "source_version": __version__,
+        "sourceVersion": __version__,
+        "packageVersion": __version__,
+        "title": "Arvados API",
+        "description": "The API to interact with Arvados.",
+        "documentationLink": "https://doc.arvados.org/api/index.html",
+        "protocol": "rest",
+        "rootUrl": root,
+        "servicePath": "arvados/v1/",
+        "basePath": "/arvados/v1/",
+        "baseUrl": f"{root}arvados/v1/",
+        "batchPath": "batch",
+        "uuidPrefix": settings.cluster,
+        "websocketUrl": settings.websocket_url or f"wss://{host}/websocket",
+        "defaultCollectionReplication": settings.collections.default_replication,
+        "defaultTrashLifetime": int(settings.collections.default_trash_lifetime_s),
+        "blobSignatureTtl": int(settings.collections.blob_signing_ttl_s),
+        "maxRequestSize": settings.api.max_request_size,
+        "maxItemsPerResponse": settings.api.max_items_per_response,
+        "dockerImageFormats": ["v2"],
+        "crunchLogUpdatePeriod": 300,
+        "crunchLogUpdateSize": 4096,
+        "remoteHosts": {},
+        "remoteHostsViaDNS": False,
+        "workbenchUrl": settings.external_urls.get("Workbench1", ""),
+        "workbench2Url": settings.external_urls.get("Workbench2", ""),
+        "keepWebServiceUrl": settings.external_urls.get("WebDAV", ""),
+        "gitUrl": "",
+        "parameters": {
+            name: {"type": kind, "location": "query", "description": text, **more}
+            for name, (kind, text, more) in _GLOBAL.items()
+        },
+        "auth": {
+            "oauth2": {
+                "scopes": {
+                    f"{root}auth/arvados": {"description": "View and manage objects"},
+                    f"{root}auth/arvados.readonly": {"description": "View objects"},
+                }
+            }
+        },
+        "schemas": _schemas(),
+        "resources": _resources(operations),
+    }
+
+
+def _schemas() -> dict[str, Any]:
+    schemas: dict[str, Any] = {}
+    for resource in RESOURCES:
+        name = resource.class_name
+        schemas[name] = _schema(resource)
+        schemas[f"{name}List"] = {
+            "id": f"{name}List",
+            "type": "object",
+            "description": f"A list of {name} objects.",
+            "properties": {
+                "kind": {"type": "string", "default": f"{resource.kind}List"},
+                "etag": {"type": "string"},
+                "items": {"type": "array", "items": {"$ref": name}},
+                "next_link": {"type": "string"},
+                "next_page_token": {"type": "string"},
+                "selfLink": {"type": "string"},
+            },
+        }
+    return schemas
+
+
+def _schema(resource: Resource) -> dict[str, Any]:
+    properties: dict[str, Any] = {
+        name: {"type": DISCOVERY_TYPES[resource.attributes[name].kind]} for name in resource.visible
+    }
+    for name in resource.visible:
+        if resource.attributes[name].kind in ARRAYS:
+            properties[name]["items"] = {"type": "any"}
+    if resource.infix:
+        properties["etag"] = {"type": "string"}
+    return {
+        "id": resource.class_name,
+        "type": "object",
+        "description": f"A {resource.class_name} object.",
+        "uuidPrefix": resource.infix,
+        "properties": properties,
+    }
+
+
+def _resources(operations: Iterable[Operation]) -> dict[str, Any]:
+    resources: dict[str, Any] = {}
+    for operation in operations:
+        methods = resources.setdefault(operation.resource, {"methods": {}})["methods"]
+        methods[operation.name] = _method(operation, operation.name)
+        if alias := ALIASES.get(operation.name):
+            methods[alias] = _method(operation, alias)
+    for resource, name, path in (("configs", "get", "config"), ("vocabularies", "get", "vocabulary")):
+        resources[resource] = {"methods": {name: _plain(f"arvados.{resource}.{name}", path)}}
+    return resources
+
+
+def _method(operation: Operation, name: str) -> dict[str, Any]:
+    method: dict[str, Any] = {
+        "id": f"arvados.{operation.resource}.{name}",
+        "path": operation.path,
+        "httpMethod": operation.method,
+        "description": operation.description or f"{name} {operation.resource}",
+        "parameters": {parameter.name: _parameter(parameter) for parameter in operation.parameters},
+        "response": {"$ref": operation.response} if operation.response else {},
+        "scopes": ["https://api.arvados.org/auth/arvados"],
+    }
+    if operation.wrapper:
+        method["request"] = {"required": True, "properties": {operation.wrapper: {"$ref": operation.schema}}}
+    return method
+
+
+def _parameter(parameter: Parameter) -> dict[str, Any]:
+    found: dict[str, Any] = {
+        "type": parameter.type,
+        "location": parameter.location,
+        "required": parameter.required,
+        "description": parameter.description,
+    }
+    if parameter.default is not None:
+        found["default"] = parameter.default
+    return found
+
+
+def _plain(identity: str, path: str) -> dict[str, Any]:
+    return {
+        "id": identity,
+        "path": path,
+        "httpMethod": "GET",
+        "description": f"get {path}",
+        "parameters": {},
+        "response": {},
+        "scopes": ["https://api.arvados.org/auth/arvados"],
+    }
+
+
+def exported(settings: Settings) -> dict[str, Any]:
+    """Return the configuration that everyone may see; secrets and inner addresses are not in it."""
+    api, rules = settings.api, settings.collections
+    urls = {"Controller": settings.external_url, "Websocket": settings.websocket_url, **settings.external_urls}
+    return {
+        "ClusterID": settings.cluster,
+        "API": {
+            "MaxItemsPerResponse": api.max_items_per_response,
+            "MaxRequestSize": api.max_request_size,
+            "RequestTimeout": _duration(api.request_timeout_s),
+            "SendTimeout": _duration(api.send_timeout_s),
+            "FreezeProjectRequiresDescription": api.freeze_project_requires_description,
+            "FreezeProjectRequiresProperties": {name: {} for name in api.freeze_project_requires_properties},
+            "UnfreezeProjectRequiresAdmin": api.unfreeze_project_requires_admin,
+        },
+        "Collections": {
+            "BlobSigning": rules.blob_signing,
+            "BlobSigningTTL": _duration(rules.blob_signing_ttl_s),
+            "CollectionVersioning": rules.collection_versioning,
+            "DefaultReplication": rules.default_replication,
+            "DefaultTrashLifetime": _duration(rules.default_trash_lifetime_s),
+            "ForwardSlashNameSubstitution": rules.forward_slash_name_substitution,
+            "ManagedProperties": {},
+            "PreserveVersionIfIdle": _duration(rules.preserve_version_if_idle_s),
+            "S3FolderObjects": True,
+            "TrustAllContent": False,
+        },
+        "Containers": {"DefaultKeepCacheRAM": settings.containers.default_keep_cache_ram},
+        "InstanceTypes": {},
+        "Login": {"LoginCluster": ""},
+        "RemoteClusters": {},
+        "Services": {name: {"ExternalURL": url} for name, url in sorted(urls.items())},
+        "StorageClasses": dict(settings.storage_classes),
+        "TLS": {"Insecure": False},
+        "Users": {
+            "AnonymousUserToken": settings.users.anonymous_user_token,
+            "CanCreateRoleGroups": settings.users.can_create_role_groups,
+        },
+        "Volumes": {},
+    }
+
+
+def _duration(seconds: float) -> str:
+    return format_duration(timedelta(seconds=seconds))

@@ -1,0 +1,1 @@
+"""The HTTP face of a node: the only place that knows aiohttp.web."""

@@ -1,0 +1,5 @@
+"""`python -m balancer.cli` is `arv-balance`."""
+
+from balancer.cli import main
+
+main()

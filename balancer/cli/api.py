@@ -1,0 +1,107 @@
+"""`arv-balance api`: an API node on PostgreSQL that may run any number of times."""
+
+import asyncio
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from balancer.cli.exits import CommandError, Exit
+
+if TYPE_CHECKING:
+    from apiserver.settings import Settings
+
+ConfigOption = Annotated[
+    Path | None,
+    typer.Option("--config", "-c", help="Arvados' config.yml, or a node's own short file.", envvar="ARV_API_CONFIG"),
+]
+ListenOption = Annotated[
+    list[str] | None,
+    typer.Option("--listen", help="HOST:PORT or unix:/path instead of the configured ones; may be repeated."),
+]
+MigrateOption = Annotated[bool, typer.Option(help="Bring the schema up to date before serving.")]
+
+app = typer.Typer(
+    invoke_without_command=True,
+    help="Run an Arvados-compatible API node; any number of them may share one database.",
+)
+
+
+def register(root: typer.Typer) -> None:
+    """Add the group."""
+    root.add_typer(app, name="api", rich_help_panel="Nodes of our own")
+
+
+@app.callback()
+def serve(
+    context: typer.Context, config: ConfigOption = None, listen: ListenOption = None, migrate: MigrateOption = True
+) -> None:
+    """Serve until SIGTERM; prints one JSON line with the addresses when it is ready."""
+    context.obj = config
+    if context.invoked_subcommand is not None:
+        return
+    settings = _settings(config)
+    if listen:
+        settings = replace(settings, listen=tuple(listen))
+    _run(settings, migrate=migrate)
+
+
+@app.command("migrate")
+def migrate_command(context: typer.Context, config: ConfigOption = None) -> None:
+    """Bring the schema up to date; safe to run anywhere at any time, each migration is applied once."""
+    from apiserver.errors import ApiServerError
+    from apiserver.node import all_migrations, prepare, with_database
+
+    try:
+        applied = asyncio.run(prepare(with_database(_settings(config or context.obj)), all_migrations()))
+    except ApiServerError as exc:
+        raise CommandError("the schema was not migrated", why=str(exc), code=Exit.NO) from exc
+    for step in applied:
+        typer.echo(f"applied {step.component} {step.version:04d} {step.name}")
+    if not applied:
+        typer.echo("the schema is up to date")
+
+
+def _settings(config: Path | None) -> "Settings":
+    from apiserver.errors import SettingsError
+    from apiserver.settings import load
+
+    if config is None:
+        raise CommandError(
+            "which configuration?", hint="arv-balance api --config /etc/arvados/config.yml", code=Exit.USAGE
+        )
+    try:
+        return load(config)
+    except SettingsError as exc:
+        raise CommandError("the configuration cannot be used", why=str(exc), code=Exit.CONFIG) from exc
+
+
+def _run(settings: "Settings", *, migrate: bool) -> None:
+    import json
+
+    from apiserver import logs
+    from apiserver.errors import ApiServerError, SettingsError
+    from apiserver.node import all_migrations, prepare, read_vocabulary, with_database
+
+    logs.to_stderr()
+    steps = all_migrations()
+
+    def ready(addresses: list[str]) -> None:
+        typer.echo(json.dumps({"ready": True, "listen": addresses}))
+
+    async def main() -> None:
+        from apiserver.node import Node
+
+        if migrate:
+            await prepare(database, steps)
+        clock = asyncio.get_running_loop().time
+        await Node(database, vocabulary=vocabulary, steps=steps, clock=clock).run(ready)
+
+    try:
+        database, vocabulary = with_database(settings), read_vocabulary(settings)
+        asyncio.run(main())
+    except SettingsError as exc:
+        raise CommandError("the node cannot start", why=str(exc), code=Exit.CONFIG) from exc
+    except ApiServerError as exc:
+        raise CommandError("the node cannot serve", why=str(exc), code=Exit.UNREACHABLE) from exc

@@ -1,0 +1,113 @@
+"""What every request meets: ids, errors, encodings, override, health, discovery."""
+
+import json
+
+import aiohttp
+import pytest
+
+from tests.support.api import MANAGEMENT, ROOT, Client, api_database, api_template, root
+from tests.support.postgres import postgres_server
+
+__all__ = ["api_database", "api_template", "postgres_server", "root"]
+pytestmark = pytest.mark.pg
+DISCOVERY = "/discovery/v1/apis/arvados/v1/rest"
+
+
+async def test_a_request_id_is_kept_made_or_replaced_and_shown_in_errors(root: Client) -> None:
+    kept = await root.call("GET", "users/current", headers={"X-Request-Id": "req-mine"})
+    assert kept.headers["X-Request-Id"] == "req-mine"
+    made = await root.call("GET", "users/current")
+    assert made.headers["X-Request-Id"].startswith("req-")
+    assert len(made.headers["X-Request-Id"]) == 24
+    replaced = await root.call("GET", "users/current", headers={"X-Request-Id": "x" * 1025})
+    assert replaced.headers["X-Request-Id"].startswith("req-")
+    failed = await root.call("GET", "nosuch", headers={"X-Request-Id": "req-wrong"})
+    assert failed.status == 404
+    assert isinstance(failed.body["errors"], list)
+    assert "(req-wrong)" in failed.body["errors"][0]
+
+
+async def test_health_says_ok_only_to_the_management_token(root: Client) -> None:
+    assert (await root.with_token(None).call("GET", "/_health/ping")).status == 401
+    assert (await root.with_token("other").call("GET", "/_health/ping")).status == 403
+    good = await root.with_token(MANAGEMENT).call("GET", "/_health/ping")
+    assert (good.status, good.body) == (200, {"health": "OK"})
+    oauth = await root.with_token(None).call("GET", "/_health/ping", headers={"Authorization": f"OAuth2 {MANAGEMENT}"})
+    assert oauth.status == 403
+
+
+async def test_tokens_are_taken_from_every_place(root: Client) -> None:
+    bare = root.with_token(None)
+    assert (await bare.call("GET", "users/current")).status == 401
+    assert "WWW-Authenticate" not in (await bare.call("GET", "users/current")).headers
+    assert (await bare.call("GET", "users/current", api_token=ROOT)).status == 200
+    for header in (f"Bearer {ROOT}", f"OAuth2 {ROOT}", aiohttp.encode_basic_auth("any", ROOT)):
+        assert (await bare.call("GET", "users/current", headers={"Authorization": header})).status == 200
+    form = await bare.http.post(f"{bare.base}/arvados/v1/users/current", data={"_method": "GET", "api_token": ROOT})
+    assert form.status == 200
+
+
+async def test_a_long_get_comes_as_a_post_with_override(root: Client) -> None:
+    filters = json.dumps([["uuid", "in", ["zzzzz-tpzed-000000000000000", *("x" * 50 for _ in range(100))]]])
+    response = await root.http.post(
+        f"{root.base}/arvados/v1/users",
+        data={"filters": filters, "alt": "json"},
+        headers={"X-Http-Method-Override": "GET", "Authorization": f"Bearer {ROOT}"},
+    )
+    assert response.status == 200
+    assert [item["uuid"] for item in (await response.json())["items"]] == ["zzzzz-tpzed-000000000000000"]
+    direct = await root.get("users", filters=json.loads(filters))
+    assert len(direct["items"]) == 1
+
+
+async def test_discovery_is_cacheable_and_tells_the_external_address(root: Client) -> None:
+    found = await root.with_token(None).call("GET", DISCOVERY)
+    assert found.body["rootUrl"] == "https://api.test.example/"
+    assert found.body["websocketUrl"].startswith("wss://")
+    again = await root.call("GET", DISCOVERY, headers={"If-None-Match": found.headers["ETag"]})
+    assert again.status == 304
+    assert (await root.call("GET", DISCOVERY.replace("v1/rest", "v9/rest"))).status == 404
+
+
+async def test_every_reference_in_discovery_is_defined(root: Client) -> None:
+    document = (await root.call("GET", DISCOVERY)).body
+    for resource, entry in document["resources"].items():
+        for name, method in entry["methods"].items():
+            for holder in [method["response"], *method.get("request", {}).get("properties", {}).values()]:
+                assert holder.get("$ref") is None or holder["$ref"] in document["schemas"], (resource, name)
+            assert all(isinstance(p.get("default", ""), str) for p in method["parameters"].values())
+
+
+async def test_unsupported_resources_say_why(root: Client) -> None:
+    for path in ("jobs", "repositories", "pipeline_instances"):
+        response = await root.call("GET", path)
+        assert response.status == 404
+        assert "not available" in response.errors
+
+
+async def test_cors_and_options_need_no_token(root: Client) -> None:
+    response = await root.with_token(None).call("OPTIONS", "collections")
+    assert (response.status, response.body) == (200, None)
+    assert response.headers["Access-Control-Allow-Origin"] == "*"
+
+
+@pytest.mark.parametrize(
+    ("method", "path", "body", "status"),
+    [
+        ("DELETE", "users", None, 405),
+        ("GET", "users/zzzzz-tpzed-nosuchnosuchnos", None, 404),
+        ("GET", "users/%00", None, 404),
+        ("GET", "users/%ff", None, 400),
+        ("POST", "groups", [1, 2], 400),
+        ("POST", "groups", {"group": "text"}, 422),
+        ("POST", "groups", {"group": {"nosuch": 1}}, 422),
+        ("POST", "groups", {"group": {"group_class": "project", "name": "a\x00b"}}, 422),
+        ("POST", "groups", {"group": {"group_class": "project", "name": "\ud800"}}, 422),
+        ("POST", "groups", {"group": {"group_class": "project", "name": {"a": 1}}}, 422),
+        ("POST", "groups", {"group": {"group_class": "project", "name": "x", "properties": 5}}, 422),
+    ],
+)
+async def test_what_cannot_be_served_says_why(root: Client, method: str, path: str, body: object, status: int) -> None:
+    response = await root.call(method, path, body)
+    assert response.status == status, response.body
+    assert response.body["errors"][0]
