@@ -16,6 +16,7 @@ ARVADOS: Values = {
     "limits": {"body": "128MiB", "tunnels": 1000},
     "timeouts": {"response": "310s", "response_idle": "310s", "tunnel_idle": "1h"},
     "forwarding": {"external_client": True, "upgrade": ("websocket", "ssh", "tunnel")},
+    "versions": {"path": "/discovery/v1/apis/arvados/v1/rest"},
     "log": {"redact": ("api_token", "ping_secret", "reader_tokens")},
 }
 _PRESETS: Mapping[str, Values] = {"arvados": ARVADOS}

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from balancer.config.scalars import AbsolutePath, Bind, LogPath, Name
+from balancer.config.scalars import AbsolutePath, Bind, LogPath, Name, UrlPath
 from balancer.config.section import Secret, Section
 
 
@@ -64,3 +64,10 @@ class Versions(Section):
     """A node that runs another version than the others is *mismatched* and takes no requests."""
 
     allow_mixed: bool = Field(False, description="`true`: nodes of different versions serve beside each other.")
+    path: UrlPath | None = Field(
+        None, description="Path of a JSON document of every node that tells its version. Without it none is compared."
+    )
+    members: tuple[str, ...] = Field(
+        ("packageVersion", "source_version", "sourceVersion", "version", "revision", "schemaVersion"),
+        description="Members of that document that make up the version; those that it does not have are left out.",
+    )

@@ -4,28 +4,41 @@ import asyncio
 import logging
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
+from dataclasses import dataclass
 from pathlib import Path
 from types import TracebackType
 from typing import Self
 
 from balancer.control.actions import NodeActions
+from balancer.control.addresses import Addresses
 from balancer.control.admin.app import Api, Gate
-from balancer.control.admin.endpoints import Services, endpoints
-from balancer.control.admin.sockets import tcp_socket, unix_socket
+from balancer.control.admin.endpoints import endpoints
+from balancer.control.admin.services import Services
+from balancer.control.admin.sockets import host_names, tcp_socket, unix_socket
 from balancer.control.board import Board
+from balancer.control.certificates import ends
+from balancer.control.designation_store import FileStore, Stores
+from balancer.control.designations import DesignationKeeper
+from balancer.control.events import EventLog
+from balancer.control.facts import Gatherer
+from balancer.control.intents import IntentStore
 from balancer.control.link import Link
+from balancer.control.pauses import Pauses
 from balancer.control.plans import address_fault, plans
 from balancer.control.probe import HttpClient, Result
 from balancer.control.prober import Prober
 from balancer.control.publisher import Publisher
 from balancer.control.reload import Reader
-from balancer.control.site import Current, Parts, Site
+from balancer.control.site import Clock, Current, Parts, Site
+from balancer.control.statefile import StateFile
 from balancer.control.status import Sources, Status
 from balancer.control.upkeep import Upkeep
-from balancer.control.vault import Vault
+from balancer.control.vault import REFRESH_S, Vault
+from balancer.control.versions import Versions
 from balancer.errors import BalanceError
-from balancer.model import Health, Snapshot
+from balancer.model import Admin, Health, Snapshot
 from balancer.observe import counts
+from balancer.observe.metrics import Metrics
 from balancer.wire import Message
 
 logger = logging.getLogger(__name__)
@@ -33,122 +46,165 @@ logger = logging.getLogger(__name__)
 SAMPLE_S = 1.0
 
 
-class Control:
-    """Everything that runs in the control process. `start`, then `run` for as long as it lives."""
+@dataclass(frozen=True, slots=True)
+class Outside:
+    """What the control process is given: the file, its ways out, what is kept, the clocks."""
 
-    def __init__(
-        self, *, board: Board, publisher: Publisher, parent: Link, parts: Parts, config: Path, workers: int | None
-    ) -> None:
-        self.site = Site(parts, followers=[self], workers=workers)
-        self.events = parts.events
-        self._parts = parts
-        self._board = board
-        self._parent = parent
+    config: Path
+    parent: Link
+    publisher: Publisher
+    board: Board
+    events: EventLog
+    intents: IntentStore
+    designations: StateFile
+    versions: StateFile
+    clock: Clock
+    workers: int | None = None  # stands above the configuration
+
+
+class Control:
+    """Everything that runs in the control process; an async context. `start` it in a task group that it may use."""
+
+    def __init__(self, outside: Outside) -> None:
+        self._outside = outside
+        self._events, self._clock, self._board = outside.events, outside.clock, outside.board
+        self._addresses = Addresses()
+        parts = Parts(outside.publisher, outside.intents, self._addresses, outside.events, outside.clock)
+        self._site = Site(parts, followers=[self], workers=outside.workers)
         self._client = HttpClient()
-        self.prober = Prober(client=self._client, board=board, watcher=self, now=parts.clock.now)
-        self.reader = Reader(self.site, config, parts.events, parts.clock)
+        self._prober = Prober(client=self._client, board=outside.board, watcher=self, now=outside.clock.now)
+        self._reader = Reader(self._site, outside.config, outside.events, outside.clock)
         self._vault = Vault(self._unreadable)
+        self._versions = Versions(outside.versions, outside.events)
         self._trend = counts.Trend()
-        self._upkeep = Upkeep(self.site, parts.events)
-        self._actions = NodeActions(site=self.site, board=board, prober=self.prober, events=parts.events)
-        self.status = Status(
-            Sources(
-                site=self.site,
-                board=board,
-                prober=self.prober,
-                reader=self.reader,
-                trend=self._trend,
-                started=parts.clock.now(),
-                versions=lambda _name: "",
-                designations=list,
-            )
+        self._upkeep = Upkeep(self._site, outside.events)
+        self._stores = Stores(FileStore(outside.designations, self._unreadable), lambda: self._vault.opened.database)
+        self._designations = DesignationKeeper(
+            site=self._site,
+            prober=self._prober,
+            events=outside.events,
+            clock=outside.clock,
+            store_for=self._stores,
         )
+        self._gatherer = Gatherer(
+            site=self._site,
+            board=outside.board,
+            prober=self._prober,
+            reader=self._reader,
+            events=outside.events,
+            versions=self._versions,
+        )
+        self._api = self._made_api()
         self._work: asyncio.Queue[str] = asyncio.Queue()
         self._stack = AsyncExitStack()
-        services = Services(
-            site=self.site,
-            status=self.status,
-            actions=self._actions,
-            events=self.events,
-            reader=self.reader,
-            publisher=publisher,
+
+    def _made_api(self) -> Api:
+        outside, site = self._outside, self._site
+        sources = Sources(
+            site=site,
+            board=outside.board,
+            prober=self._prober,
+            reader=self._reader,
+            trend=self._trend,
+            started=outside.clock.now(),
+            versions=self._versions.of,
+            designations=self._designations.documents,
         )
-        gate = Gate(tokens=lambda: self._vault.opened.tokens, hosts=tuple)
-        self._api = Api(endpoints(services), gate, lambda _action, _result: None)
+        actions = NodeActions(site=site, board=outside.board, prober=self._prober, events=outside.events)
+        services = Services(
+            site=site,
+            status=Status(sources),
+            actions=actions,
+            pauses=Pauses(site=site, board=outside.board, trend=self._trend, events=outside.events),
+            designations=self._designations,
+            events=outside.events,
+            reader=self._reader,
+            publisher=outside.publisher,
+            explain=self._gatherer.explain,
+            metrics=Metrics(outside.board.shared, self._gatherer.facts).exposition,
+        )
+        gate = Gate(tokens=lambda: self._vault.opened.tokens, hosts=host_names)
+        return Api(endpoints(services), gate, self._count_action)
 
     # --- what others tell us --------------------------------------------------------------------------------
 
     async def followed(self, current: Current, snapshot: Snapshot) -> None:
-        """Check the nodes of a new snapshot."""
-        await self._vault.open(current.config, snapshot)
+        """Check the nodes of a new snapshot, and decide again what depends on them."""
+        await self._vault.open(current.config, snapshot.nodes)
         self._set_plans(current, snapshot)
+        self._versions.allow_mixed = current.config.versions.allow_mixed
+        self._versions.judge(self._prober)
+        self._designations.look()
+        self._gatherer.certificates = await asyncio.to_thread(ends, current.config)
 
     def _set_plans(self, current: Current, snapshot: Snapshot) -> None:
-        self.prober.set_plans(
-            plans(
-                current.config,
-                snapshot,
-                self._vault.opened.secrets,
-                lambda node: address_fault(node, self._parts.addresses),
-            )
-        )
+        secrets = self._vault.opened.secrets
+        faults = {node.name: address_fault(node, self._addresses) for node in snapshot.nodes}
+        self._prober.set_plans(plans(current.config, snapshot, secrets, faults))
 
-    def _unreadable(self, fault: str) -> None:
-        self.events.add("secret-unreadable", fault, level="warning")
-
-    def health_changed(self, name: str, old: Health, new: Health, why: str) -> None:
+    def health_changed(self, name: str, old: Health, new: Health, why: str, cause: str) -> None:
         """Record a node's change of state."""
+        is_good = new is Health.HEALTHY
         was = f" (was {old.name.lower()})" if old is not Health.CHECKING else ""
-        level = "info" if new is Health.HEALTHY else "warning"
-        text = f"{name} is {new.name.lower()}{was}" + ("" if new is Health.HEALTHY else f": {why}")
-        self.events.add("node-health", text, node=name, reason=why, level=level)
+        text = f"{name} is {new.name.lower()}{was}" + ("" if is_good else f": {why}")
+        self._events.add("node-health", text, node=name, reason=why, level="info" if is_good else "warning")
+        self._gatherer.tallies.state_changes[name, new.name.lower(), cause] += 1
+        self._designations.look()
 
     def checked(self, name: str, result: Result) -> None:
-        """Take note of a check."""
+        """Count a check."""
+        self._gatherer.tallies.check(name, result.duration_s)
+
+    def version_read(self, name: str, version: str) -> None:
+        """Compare a node's version with the others'."""
+        self._versions.note(name, version, self._prober)
 
     def from_worker(self, message: Message) -> None:
         """Take what a worker says without being asked."""
         match message.get("kind"):
-            case "node-refused" | "node-reset" as kind:
-                name = str(message.get("node", ""))
-                if kind == "node-refused":
-                    self.prober.live_refused(name)
-                else:
-                    self.prober.check_now(name)
+            case "node-refused":
+                self._prober.live_refused(str(message.get("node", "")))
+            case "node-reset":
+                self._prober.check_now(str(message.get("node", "")))
             case kind:
-                facts = ", ".join(
-                    f"{key} {value}" for key, value in message.items() if key not in {"type", "kind", "fds"}
-                )
-                self.events.add(str(kind), f"worker reports {kind}: {facts}", level="warning")
+                said = {key: value for key, value in message.items() if key not in {"type", "kind", "fds"}}
+                facts = ", ".join(f"{key} {value}" for key, value in said.items())
+                self._events.add(str(kind), f"worker reports {kind}: {facts}", level="warning")
 
     def from_parent(self, message: Message) -> None:
         """Take what the parent says."""
-        publisher = self._parts.publisher
         match message["type"]:
             case "applied" | "refused":
-                publisher.take_parent_answer(message)
+                self._outside.publisher.take_parent_answer(message)
             case "workers":
-                publisher.set_workers_from(message["workers"])
+                self._outside.publisher.set_workers_from(message["workers"])
             case "worker-lost":
                 text = f"worker {message['slot']} (pid {message['pid']}) died, {message['lost']} exchanges lost"
-                self.events.add("worker-lost", text, level="error")
+                self._events.add("worker-lost", text, level="error")
             case "worker-stuck":
                 text = f"worker {message['slot']} (pid {message['pid']}) has not moved for {message['age_s']:.1f} s"
-                self.events.add("worker-stuck", text, level="warning")
+                self._events.add("worker-stuck", text, level="warning")
             case "upgrade-refused":
-                self.events.add("upgrade-refused", f"the program is not replaced: {message['reason']}", level="error")
+                self._events.add("upgrade-refused", f"the program is not replaced: {message['reason']}", level="error")
             case "stopping":
-                self.events.add("stopping", f"stopping: {message['deadline_s']:g} s for what is under way")
+                self._events.add("stopping", f"stopping: {message['deadline_s']:g} s for what is under way")
             case "reload" | "reopen-log" as kind:
                 self._work.put_nowait(kind)
             case kind:
                 logger.warning("the parent says what this version does not know", extra={"action": kind})
 
+    def _unreadable(self, fault: str) -> None:
+        self._events.add("state-unreadable", fault, level="warning")
+
+    def _count_action(self, action: str, result: str) -> None:
+        self._gatherer.tallies.actions[action, result] += 1
+
     # --- life -----------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
         await self._stack.enter_async_context(self._client)
-        await self._stack.enter_async_context(self.prober)
+        await self._stack.enter_async_context(self._prober)
+        self._stack.push_async_callback(self._stores.close)
         self._stack.push_async_callback(self._api.close)
         return self
 
@@ -163,37 +219,46 @@ class Control:
         Raises ConfigError when the file cannot be used.
         """
         tasks.create_task(self._board.beat(), name="heartbeat")
-        tasks.create_task(self.events.run(), name="events")
-        loaded, current = await self.reader.read()
+        tasks.create_task(self._events.run(), name="events")
+        loaded, current = await self._reader.read()
+        logging.getLogger().setLevel(current.config.log.level.upper())
         for fault in loaded.warnings:
-            logger.warning("%s", fault.message, extra={"path": fault.path})
-        await self.site.use(current)
-        tasks.create_task(self._sample(), name="rates")
-        tasks.create_task(self._upkeep.expire(), name="expiry")
-        tasks.create_task(self._upkeep.drain(), name="drains")
-        tasks.create_task(self._do_work(), name="work")
-        tasks.create_task(self._keep_secrets(), name="secrets")
-        tasks.create_task(self._parts.addresses.run(self._names, self._addresses_changed), name="addresses")
+            logger.warning("%s: %s", fault.path, fault.message)
+        await self._vault.open(current.config, ())
+        await self._versions.load()
+        await self._designations.load(current.config)
+        await self._site.use(current)
+        for name, task in (
+            ("rates", self._sample()),
+            ("expiry", self._upkeep.expire()),
+            ("drains", self._upkeep.drain()),
+            ("designations", self._designations.run()),
+            ("versions", self._versions.run()),
+            ("work", self._do_work()),
+            ("secrets", self._keep_secrets()),
+            ("addresses", self._addresses.run(self._names, self._addresses_changed)),
+        ):
+            tasks.create_task(task, name=name)
         await self._serve()
-        await self._parent.send({"type": "ready"})
+        await self._outside.parent.send({"type": "ready"})
 
     async def _serve(self) -> None:
         """Open the admin API. An address that cannot be used is an event: traffic does not depend on it."""
-        admin = self.site.config.admin
+        admin = self._site.config.admin
         try:
             await self._api.serve(unix_socket(Path(admin.socket)))
         except OSError as exc:
-            self.events.add("admin-failed", f"admin socket {admin.socket}: {exc.strerror or exc}", level="error")
+            self._events.add("admin-failed", f"admin socket {admin.socket}: {exc.strerror or exc}", level="error")
         if admin.listen:
             try:
                 await self._api.serve(tcp_socket(admin.listen))
             except OSError as exc:
-                self.events.add("admin-failed", f"admin address {admin.listen}: {exc.strerror or exc}", level="error")
+                self._events.add("admin-failed", f"admin address {admin.listen}: {exc.strerror or exc}", level="error")
 
     async def _sample(self) -> None:
         while True:
-            slots = [node.slot for node in self.site.snapshot.nodes]
-            self._trend.add(counts.read(self._board.shared, slots, self._parts.clock.monotonic()))
+            slots = [node.slot for node in self._site.snapshot.nodes if node.admin is not Admin.REMOVED]
+            self._trend.add(counts.read(self._board.shared, slots, self._clock.monotonic()))
             await asyncio.sleep(SAMPLE_S)
 
     async def _do_work(self) -> None:
@@ -202,25 +267,25 @@ class Control:
             try:
                 match what:
                     case "reload":
-                        await self.reader.reload("SIGHUP")
+                        await self._reader.reload("SIGHUP")
                     case "reopen-log":
-                        await self._parts.publisher.reopen_logs()
+                        await self._outside.publisher.reopen_logs()
                     case _:
-                        await self.site.refresh()
+                        await self._site.refresh()
             except BalanceError as exc:
                 logger.error("%s failed: %s", what, exc)
             if what == "reload":
-                await self._parent.send({"type": "ready"})
+                await self._outside.parent.send({"type": "ready"})  # also after a refusal: the old one runs on
 
     def _names(self) -> Iterable[str]:
-        return self.site.hosts() if self.site.is_running else ()
+        return self._site.hosts()
 
     def _addresses_changed(self, names: list[str]) -> None:
-        self.events.add("address-changed", f"another address for {', '.join(names)}")
+        self._events.add("address-changed", f"another address for {', '.join(names)}")
         self._work.put_nowait("addresses")
 
     async def _keep_secrets(self) -> None:
         while True:
-            await asyncio.sleep(30.0)
-            if await self._vault.open(self.site.config, self.site.snapshot):
-                self._set_plans(self.site.require(), self.site.snapshot)
+            await asyncio.sleep(REFRESH_S)
+            if await self._vault.open(self._site.config, self._site.snapshot.nodes):
+                self._set_plans(self._site.require(), self._site.snapshot)

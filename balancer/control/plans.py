@@ -1,7 +1,7 @@
 """From configuration and snapshot to how each node is checked."""
 
 import ssl
-from collections.abc import Callable, Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -21,18 +21,15 @@ class Secrets:
     contexts: Mapping[str, ssl.SSLContext]
 
 
-def plans(config: Config, snapshot: Snapshot, secrets: Secrets, faults: Callable[[Node], str]) -> dict[str, Plan]:
+def plans(config: Config, snapshot: Snapshot, secrets: Secrets, faults: Mapping[str, str]) -> dict[str, Plan]:
     """Return how each node that is not removed is checked. `faults`: why a node has no address, "" when it has one."""
-    return {
-        node.name: plan(config, node, secrets, faults(node))
-        for node in snapshot.nodes
-        if node.admin is not Admin.REMOVED
-    }
+    nodes = [node for node in snapshot.nodes if node.admin is not Admin.REMOVED]
+    return {node.name: plan(config, node, secrets, faults[node.name]) for node in nodes}
 
 
 def plan(config: Config, node: Node, secrets: Secrets, fault: str) -> Plan:
     """Return how one node is checked."""
-    health = config.health
+    health, path = config.health, config.versions.path
     return Plan(
         name=node.name,
         slot=node.slot,
@@ -43,6 +40,9 @@ def plan(config: Config, node: Node, secrets: Secrets, fault: str) -> Plan:
         interval_s=float(health.interval),
         fast_interval_s=float(health.fast_interval),
         timeout_s=float(health.timeout),
+        is_enabled=node.admin is Admin.ENABLED,
+        version_target=target(config, node, secrets, path) if path and not fault else None,
+        version_members=config.versions.members,
     )
 
 
@@ -60,10 +60,10 @@ def target(config: Config, node: Node, secrets: Secrets, path: str) -> Target:
     )
 
 
-def contexts(config: Config, snapshot: Snapshot) -> dict[str, ssl.SSLContext]:
+def contexts(config: Config, nodes: Sequence[Node]) -> dict[str, ssl.SSLContext]:
     """Return the TLS settings towards each `https` node. Reads files; raises OSError and ssl.SSLError."""
     found = {}
-    for node in snapshot.nodes:
+    for node in nodes:
         if node.tls is None:
             continue
         own = config.node_map.get(node.name)

@@ -75,8 +75,8 @@ class HttpClient:
         if self._session is not None:
             await self._session.close()
 
-    async def get(self, target: Target, *, timeout_s: float) -> tuple[int, bytes]:
-        """Return status and the first `BODY_BYTES` of the body. Raises OSError, TimeoutError or aiohttp.ClientError."""
+    async def get(self, target: Target, *, timeout_s: float, limit: int = BODY_BYTES) -> tuple[int, bytes]:
+        """Return status and the first `limit` bytes of the body. Raises OSError or aiohttp.ClientError."""
         if self._session is None:
             raise RuntimeError("use it as an async context")
         if target.unix_path:
@@ -87,11 +87,11 @@ class HttpClient:
                 headers=self._session.headers,
                 skip_auto_headers=("Accept-Encoding",),
             ) as session:
-                return await _get(session, target, timeout_s)
-        return await _get(self._session, target, timeout_s)
+                return await _get(session, target, timeout_s, limit)
+        return await _get(self._session, target, timeout_s, limit)
 
 
-async def _get(session: aiohttp.ClientSession, target: Target, timeout_s: float) -> tuple[int, bytes]:
+async def _get(session: aiohttp.ClientSession, target: Target, timeout_s: float, limit: int) -> tuple[int, bytes]:
     scheme = "https" if target.tls else "http"
     host = f"[{target.address}]" if ":" in target.address else target.address or "localhost"
     headers = {"Host": target.authority}
@@ -109,7 +109,7 @@ async def _get(session: aiohttp.ClientSession, target: Target, timeout_s: float)
         ) as response,
     ):
         body = b""
-        while len(body) < BODY_BYTES and (part := await response.content.read(BODY_BYTES - len(body))):
+        while len(body) < limit and (part := await response.content.read(limit - len(body))):
             body += part
         return response.status, body
 

@@ -1,24 +1,31 @@
 """Checks every node, for all workers: one task a node, verdicts into the scoreboard."""
 
 import asyncio
+import json
 import logging
 import random
 import time
 from collections.abc import Callable, Mapping
-from contextlib import AbstractAsyncContextManager
+from contextlib import AbstractAsyncContextManager, suppress
 from dataclasses import dataclass, field, replace
 from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
+import aiohttp
+
 from balancer.control.board import Board
 from balancer.control.probe import Expectation, HttpClient, Result, Target, check
+from balancer.control.versions import identity
 from balancer.core import health as rules
+from balancer.core.versions import Reading
 from balancer.model import Health
 
 logger = logging.getLogger(__name__)
 
 SPREAD = 0.1  # checks are moved by up to this share of the interval, so that balancers do not beat in step
+VERSION_S = 15.0
+VERSION_BYTES = 4 << 20  # a discovery document is some hundred kilobytes
 AFTER_REFUSAL_S = 0.2  # at most this often by what workers see, however many requests fail
 
 
@@ -32,9 +39,12 @@ class Plan:
     fault: str = ""
     expect: Expectation = field(default_factory=Expectation)
     thresholds: rules.Thresholds = field(default_factory=rules.Thresholds)
+    is_enabled: bool = True
     interval_s: float = 2.0
     fast_interval_s: float = 0.5
     timeout_s: float = 1.0
+    version_target: Target | None = None  # a JSON document that tells the version
+    version_members: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,11 +60,14 @@ class Seen:
 class Watcher(Protocol):
     """Whoever wants to know."""
 
-    def health_changed(self, name: str, old: Health, new: Health, why: str) -> None:
-        """A node changed its state."""
+    def health_changed(self, name: str, old: Health, new: Health, why: str, cause: str) -> None:
+        """A node changed its state. `cause`: check, passive or version."""
 
     def checked(self, name: str, result: Result) -> None:
         """A check is over."""
+
+    def version_read(self, name: str, version: str) -> None:
+        """A node said its version, "" when it could not be read. Comes before the node may serve."""
 
 
 @dataclass(slots=True)
@@ -63,6 +76,8 @@ class _Watch:
     seen: Seen
     wake: asyncio.Event = field(default_factory=asyncio.Event)
     task: asyncio.Task[None] | None = None
+    version_at_s: float = float("-inf")
+    is_answering: bool = False
 
 
 class Prober(AbstractAsyncContextManager["Prober"]):
@@ -130,14 +145,15 @@ class Prober(AbstractAsyncContextManager["Prober"]):
         watch = self._watches.get(name)
         if watch is not None:
             state = rules.after_connects(watch.seen.state, watch.plan.thresholds, refused=1, worked=False)
-            self._change(watch, state, "connection refused")
+            self._change(watch, state, "connection refused", "passive")
             watch.wake.set()
 
     def set_differs(self, name: str, *, differs: bool, why: str) -> None:
         """Say whether a node's version differs where it must not."""
         watch = self._watches.get(name)
         if watch is not None and watch.seen.state.differs != differs:
-            self._change(watch, rules.after_version(watch.seen.state, watch.plan.thresholds, differs=differs), why)
+            state = rules.after_version(watch.seen.state, watch.plan.thresholds, differs=differs)
+            self._change(watch, state, why, "version")
 
     async def _run(self, watch: _Watch) -> None:
         while True:
@@ -147,9 +163,42 @@ class Prober(AbstractAsyncContextManager["Prober"]):
                 result = Result(ok=False, text=plan.fault)
             else:
                 result = await check(self._client, plan.target, plan.expect, timeout_s=plan.timeout_s)
+            watch.is_answering = result.ok
+            if result.ok and self._wants_version(watch):
+                await self._read_version(watch)
             if watch.plan is plan:  # else it was asked at an address that is no longer the node's
                 self._take(watch, result)
             await self._pause(watch)
+
+    def _wants_version(self, watch: _Watch) -> bool:
+        """Before a node may serve, and then now and then."""
+        if watch.plan.version_target is None:
+            return False
+        is_new = watch.seen.state.health is not Health.HEALTHY
+        return is_new or time.monotonic() - watch.version_at_s > VERSION_S
+
+    async def _read_version(self, watch: _Watch) -> None:
+        plan, version = watch.plan, ""
+        if plan.version_target is None:
+            return
+        with suppress(OSError, aiohttp.ClientError, ValueError):  # unreadable is unknown, and said so by ""
+            status, body = await self._client.get(plan.version_target, timeout_s=plan.timeout_s, limit=VERSION_BYTES)
+            if status == 200:
+                version = identity(json.loads(body), plan.version_members)
+        watch.version_at_s = time.monotonic()
+        self._watcher.version_read(plan.name, version)
+
+    def readings(self, versions: Mapping[str, str]) -> dict[str, Reading]:
+        """Return what the interlock of versions has to know of each node."""
+        return {
+            name: Reading(
+                version=versions.get(name, ""),
+                enabled=watch.plan.is_enabled,
+                answers=watch.is_answering,
+                looked_at=watch.is_answering or watch.seen.result is not None,
+            )
+            for name, watch in self._watches.items()
+        }
 
     async def _pause(self, watch: _Watch) -> None:
         plan = watch.plan
@@ -170,14 +219,14 @@ class Prober(AbstractAsyncContextManager["Prober"]):
         plan, seen = watch.plan, watch.seen
         state = rules.after_check(seen.state, plan.thresholds, passed=result.ok, refused=result.refused)
         watch.seen = replace(seen, result=result, at=self._now())
-        self._change(watch, state, result.text)
+        self._change(watch, state, result.text, "check")
         self._board.verdict(plan.slot, state.health, check_ok=result.ok)
         self._watcher.checked(plan.name, result)
 
-    def _change(self, watch: _Watch, state: rules.NodeHealth, why: str) -> None:
+    def _change(self, watch: _Watch, state: rules.NodeHealth, why: str, cause: str) -> None:
         old = watch.seen.state.health
         watch.seen = replace(watch.seen, state=state)
         if state.health is not old:
             watch.seen = replace(watch.seen, since=self._now())
             self._board.word(watch.plan.slot, state.health)
-            self._watcher.health_changed(watch.plan.name, old, state.health, why)
+            self._watcher.health_changed(watch.plan.name, old, state.health, why, cause)

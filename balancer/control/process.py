@@ -14,15 +14,15 @@ from datetime import UTC, datetime
 from balancer import scoreboard as sb
 from balancer import snapshot as codec
 from balancer.control import logs
-from balancer.control.addresses import Addresses
 from balancer.control.board import Board
 from balancer.control.child import Child, from_environment
-from balancer.control.control import Control
+from balancer.control.control import Control, Outside
 from balancer.control.events import EventLog
 from balancer.control.intents import IntentStore
 from balancer.control.link import Link, close_all
 from balancer.control.publisher import Publisher, PublishError
-from balancer.control.site import Clock, Parts
+from balancer.control.reload import InvalidConfigError
+from balancer.control.site import Clock
 from balancer.control.statefile import StateFile
 from balancer.errors import BalanceError, ConfigError, WireError
 from balancer.model import Snapshot
@@ -62,7 +62,7 @@ def _exit_code(ends: Sequence[BalanceError]) -> int:
     if any(isinstance(exc, ParentGoneError) for exc in ends):
         return 0
     for exc in ends:
-        sys.stderr.write(f"{exc}\n")
+        sys.stderr.write(f"{exc.report if isinstance(exc, InvalidConfigError) else exc}\n")
     if any(isinstance(exc, ConfigError | PublishError) for exc in ends):
         return EXIT_CONFIG
     return EXIT_FAILED if ends else 0
@@ -82,12 +82,18 @@ async def run(child: Child) -> None:
         publisher = Publisher(parent=parent, board=board, notify=lambda message: control.from_worker(message))  # noqa: PLW0108 - made below
         publisher.adopt(_published(child.snapshot_fds), child.snapshot_fds)
         control = Control(
-            board=board,
-            publisher=publisher,
-            parent=parent,
-            parts=Parts(publisher, intents, Addresses(), events, clock),
-            config=child.config,
-            workers=child.overrides.get("workers"),
+            Outside(
+                config=child.config,
+                parent=parent,
+                publisher=publisher,
+                board=board,
+                events=events,
+                intents=intents,
+                designations=state_file(child, "designations.json", clock),
+                versions=state_file(child, "versions.json", clock),
+                clock=clock,
+                workers=child.overrides.get("workers"),
+            )
         )
         tasks = await stack.enter_async_context(asyncio.TaskGroup())
         tasks.create_task(_listen(parent, control), name="parent")
@@ -112,13 +118,18 @@ def _state(child: Child, clock: Clock) -> tuple[EventLog, IntentStore]:
     state_dir = child.run_dir.parent
     events = EventLog(state_dir / "events.jsonl", clock=clock.now)
     events.load()
-    intents = IntentStore(StateFile(state_dir / "intents.json", stamp=lambda: clock.now().strftime("%Y%m%dT%H%M%S")))
+    intents = IntentStore(state_file(child, "intents.json", clock))
     loaded = intents.load()
     if loaded.damage:
         kept = f"; the bad file is kept as {loaded.aside}" if loaded.aside else ""
         text = f"intents cannot be read, so none of them stands: {loaded.damage}{kept}"
         events.add("intents-unreadable", text, level="error")
     return events, intents
+
+
+def state_file(child: Child, name: str, clock: Clock) -> StateFile:
+    """Return a document of the state directory."""
+    return StateFile(child.run_dir.parent / name, stamp=lambda: clock.now().strftime("%Y%m%dT%H%M%S"))
 
 
 def _published(fds: Sequence[int]) -> Snapshot | None:

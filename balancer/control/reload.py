@@ -6,10 +6,9 @@ from datetime import datetime
 from pathlib import Path
 from typing import Any
 
-from balancer.config.errors import Fault, Loc
+from balancer.config.diff import differences
+from balancer.config.errors import Fault, Severity, as_text
 from balancer.config.file import Loaded, load
-from balancer.config.presets import leaves
-from balancer.config.schema import Config
 from balancer.control.events import EventLog
 from balancer.control.publisher import PublishError
 from balancer.control.site import Clock, Current, Site, fingerprint
@@ -17,12 +16,12 @@ from balancer.errors import BalanceError, ConfigError
 
 
 class InvalidConfigError(ConfigError):
-    """The file cannot be used. `faults` are all of them."""
+    """The file cannot be used. `faults` are all of them, `report` shows them with their places."""
 
-    def __init__(self, path: Path, faults: tuple[Fault, ...]) -> None:
+    def __init__(self, path: Path, faults: tuple[Fault, ...], report: str) -> None:
         count = len(faults)
-        super().__init__(f"{path} has {count} error{'' if count == 1 else 's'}; the running configuration stays")
-        self.faults = faults
+        super().__init__(f"{path} has {count} error{'' if count == 1 else 's'}")
+        self.faults, self.report = faults, report
 
 
 @dataclass(frozen=True, slots=True)
@@ -73,7 +72,7 @@ class Reader:
     async def _reload(self, actor: str, *, dry_run: bool) -> Reloaded:
         loaded, current = await self.read()
         running = self._site.current
-        changes = tuple(differences(running.config, loaded.config)) if running else ()
+        changes = tuple(map(str, differences(running.config, loaded.config))) if running else ()
         if not dry_run:
             await self._site.use(current)
             text = "; ".join(changes) if changes else "nothing changed"
@@ -84,8 +83,8 @@ class Reader:
         """Read and check the file. Raises InvalidConfigError with all its faults."""
         loaded, data = await asyncio.to_thread(_read, self._path)
         if not loaded.is_valid:
-            warnings = set(loaded.warnings)
-            raise InvalidConfigError(self._path, tuple(fault for fault in loaded.faults if fault not in warnings))
+            errors = tuple(fault for fault in loaded.faults if fault.severity is Severity.ERROR)
+            raise InvalidConfigError(self._path, errors, as_text(errors, loaded))
         return loaded, Current(loaded.require(), self._path, fingerprint(data), self._clock.now())
 
     def _failed(self, exc: BalanceError, actor: str) -> None:
@@ -93,20 +92,6 @@ class Reader:
         self.last = LastReload(ok=False, at=self._clock.now(), faults=faults, error=str(exc))
         kind = "reload-refused" if not isinstance(exc, PublishError) else "reload-failed"
         self._events.add(kind, str(exc), actor=actor, level="error")
-
-
-def differences(old: Config, new: Config) -> list[str]:
-    """Return a line for each setting that is another one; secrets are named by their place only, so none is shown."""
-    before, after = (leaves(config.model_dump(mode="json")) for config in (old, new))
-    return [
-        f"{_path(loc)}: {before.get(loc, 'nothing')} -> {after.get(loc, 'nothing')}"
-        for loc in sorted(before.keys() | after.keys(), key=str)
-        if before.get(loc) != after.get(loc)
-    ]
-
-
-def _path(loc: Loc) -> str:
-    return ".".join(map(str, loc))
 
 
 def _read(path: Path) -> tuple[Loaded, bytes]:

@@ -21,7 +21,7 @@ from balancer.control.intents import Intent, Intents, IntentStore, Kind
 from balancer.control.overlay import overlay, release_rate
 from balancer.control.publisher import Bundle, Publisher
 from balancer.errors import RefusedError
-from balancer.model import Admin, Node, Snapshot
+from balancer.model import Admin, Designation, Node, Snapshot
 
 logger = logging.getLogger(__name__)
 
@@ -108,6 +108,11 @@ class Site:
     def intents(self) -> Intents:
         """The intents that stand."""
         return self.parts.intents.current
+
+    def published_designations(self) -> tuple[Designation, ...]:
+        """Return the designations that workers run on; none before the first snapshot."""
+        bundle = self.parts.publisher.bundle
+        return bundle.snapshot.designations if bundle else ()
 
     def node(self, name: str) -> Node | None:
         """Return a node of the snapshot."""

@@ -2,8 +2,8 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable
-from dataclasses import dataclass
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass, field
 
 from balancer.config.inventory import Inventory
 from balancer.config.schema import Config
@@ -11,7 +11,7 @@ from balancer.config.secrets import reveal
 from balancer.control import plans
 from balancer.control.admin.access import Role, Token
 from balancer.errors import ConfigError
-from balancer.model import Snapshot
+from balancer.model import Node
 
 REFRESH_S = 30.0
 
@@ -22,6 +22,7 @@ class Opened:
 
     secrets: plans.Secrets
     tokens: tuple[Token, ...] = ()
+    database: str = field(default="", repr=False)
     faults: tuple[str, ...] = ()
 
 
@@ -36,10 +37,10 @@ class Vault:
         self._reported: frozenset[str] = frozenset()
         self.opened = NOTHING
 
-    async def open(self, config: Config, snapshot: Snapshot) -> bool:
+    async def open(self, config: Config, nodes: Sequence[Node]) -> bool:
         """Read everything; returns whether something that checks use has changed."""
         before = self.opened
-        self.opened = await asyncio.to_thread(_open, config, snapshot, before)
+        self.opened = await asyncio.to_thread(_open, config, nodes, before)
         for fault in self.opened.faults:
             if fault not in self._reported:
                 self._report(fault)
@@ -47,7 +48,7 @@ class Vault:
         return before.secrets != self.opened.secrets
 
 
-def _open(config: Config, snapshot: Snapshot, before: Opened) -> Opened:
+def _open(config: Config, nodes: Sequence[Node], before: Opened) -> Opened:
     faults: list[str] = []
     token = before.secrets.token if config.health.token else ""
     if config.health.token is not None:
@@ -55,15 +56,26 @@ def _open(config: Config, snapshot: Snapshot, before: Opened) -> Opened:
             token = reveal(config.health.token, cluster=_cluster(config))
         except ConfigError as exc:
             faults.append(f"health.token: {exc}")
-    contexts = {name: found for name, found in before.secrets.contexts.items() if name in _names(snapshot)}
+    names = {node.name for node in nodes}
+    contexts = {name: found for name, found in before.secrets.contexts.items() if name in names}
     try:
-        fresh = plans.contexts(config, snapshot)
+        fresh = plans.contexts(config, nodes)
     except (OSError, ssl.SSLError) as exc:
         faults.append(f"tls towards nodes: {exc}")
     else:
         contexts = {name: _same_or(contexts.get(name), context) for name, context in fresh.items()}
     tokens, bad = _tokens(config, before)
-    return Opened(plans.Secrets(token, contexts), tokens, (*faults, *bad))
+    database, unusable = _database(config, before)
+    return Opened(plans.Secrets(token, contexts), tokens, database, (*faults, *bad, *unusable))
+
+
+def _database(config: Config, before: Opened) -> tuple[str, list[str]]:
+    if config.state.database is None:
+        return "", []
+    try:
+        return reveal(config.state.database), []
+    except ConfigError as exc:
+        return before.database, [f"state.database: {exc}"]
 
 
 def _tokens(config: Config, before: Opened) -> tuple[tuple[Token, ...], list[str]]:
@@ -84,10 +96,6 @@ def _same_or(old: ssl.SSLContext | None, new: ssl.SSLContext) -> ssl.SSLContext:
     if old is None or old.verify_mode != new.verify_mode:
         return new
     return old if old.get_ca_certs(binary_form=True) == new.get_ca_certs(binary_form=True) else new
-
-
-def _names(snapshot: Snapshot) -> set[str]:
-    return {node.name for node in snapshot.nodes}
 
 
 def _cluster(config: Config) -> str | None:

@@ -213,7 +213,9 @@ class Rig:
         self.parent = Link(ours)
         self.listening = self.tasks.create_task(self._listen(self.parent))
         if ready:
-            await until(lambda: self.said("ready"))
+            process = self.process
+            await until(lambda: self.said("ready") or process.poll() is not None)
+            assert process.poll() is None, "control ended at its start; its words are in the captured output"
 
     async def kill(self, number: int = signal.SIGKILL) -> int:
         process, self.process = self.process, None
@@ -325,7 +327,7 @@ async def rig(nodes: list[FakeNode], *, workers: int = 2, start: bool = True, **
                     "expect": {"json": {"health": "OK"}},
                     "interval": "200ms",
                     "fast_interval": "50ms",
-                    "timeout": "300ms",
+                    "timeout": "200ms",
                 },
                 "admin": {"socket": str(folder / "admin.sock")},
                 "state": {"dir": str(folder / "state")},

@@ -25,6 +25,11 @@ def unix_socket(path: Path) -> socket.socket:
     return sock
 
 
+def host_names() -> list[str]:
+    """Return the names that this machine may be called by in a Host field, beside loopback."""
+    return [socket.gethostname().lower(), socket.getfqdn().lower()]
+
+
 def tcp_socket(bind: str) -> socket.socket:
     """Listen on `HOST:PORT` or `[V6]:PORT`. Raises OSError."""
     host, _, port = bind.rpartition(":")

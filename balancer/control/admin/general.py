@@ -1,0 +1,85 @@
+"""Status, configuration, ledger, metrics, and the health of the balancer itself over HTTP."""
+
+from typing import Any
+
+from aiohttp import web
+
+from balancer.control.admin.app import Call, json_response
+from balancer.control.admin.problem import ProblemError
+from balancer.control.admin.services import Document, Services
+from balancer.control.reload import InvalidConfigError, fault_document
+from balancer.control.words import Verdict
+
+CONFIG = "arv-balance/config/v1"
+RELOAD = "arv-balance/reload/v1"
+HEALTH = "arv-balance/health/v1"
+
+
+class GeneralRoutes:
+    """Status, configuration, ledger, health of the balancer itself."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def livez(self, _call: Call) -> Document:
+        """Answer at all."""
+        return {"schema": HEALTH, "ok": True}
+
+    async def readyz(self, _call: Call) -> Any:
+        """Say whether enough nodes serve."""
+        site, status = self._services.site, self._services.status
+        serving = sum(node["serving"] for node in status.nodes()["nodes"])
+        least = max(1, site.config.balance.min_serving)
+        answer = {"schema": HEALTH, "ok": serving >= least, "serving": serving, "needed": least}
+        return json_response(answer, 200 if answer["ok"] else 503)
+
+    async def healthz(self, call: Call) -> Any:
+        """Say whether the cluster is healthy; with `verbose` each thing that was looked at."""
+        status = self._services.status.cluster()
+        is_up = status["verdict"] != Verdict.DOWN.value
+        answer: Document = {"schema": HEALTH, "ok": is_up, "verdict": status["verdict"]}
+        if "verbose" in call.request.query:
+            last = status["config"]["last_reload"]
+            answer["checks"] = [
+                {"name": "config", "ok": last is None or last["ok"], "text": last["error"] if last else ""},
+                {"name": "workers", "ok": bool(status["workers"]), "text": f"{len(status['workers'])} running"},
+                *(
+                    {"name": f"node {node['name']}", "ok": node["serving"], "text": node["state"]}
+                    for node in status["nodes"]
+                ),
+            ]
+        return json_response(answer, 200 if is_up else 503)
+
+    async def metrics(self, call: Call) -> web.Response:
+        """Return the exposition for Prometheus."""
+        body, content_type = self._services.metrics(call.request.headers.get("Accept", ""))
+        return web.Response(body=body, headers={"Content-Type": content_type})
+
+    async def status(self, _call: Call) -> Document:
+        """Return everything."""
+        return self._services.status.cluster()
+
+    async def ledger(self, _call: Call) -> Document:
+        """Return how exchanges ended."""
+        return self._services.status.ledger()
+
+    async def config(self, _call: Call) -> Document:
+        """Return what configuration runs."""
+        return {"schema": CONFIG, **self._services.status.config()}
+
+    async def reload(self, call: Call) -> Document:
+        """Read the file again."""
+        try:
+            done = await self._services.reader.reload(call.caller.name, dry_run=bool(call.body.get("dry_run")))
+        except InvalidConfigError as exc:
+            faults = [fault_document(fault) for fault in exc.faults]
+            hint = "arv-balance check"
+            raise ProblemError(422, str(exc), why="nothing was changed", hint=hint, errors=faults) from exc
+        warnings = [fault_document(fault) for fault in done.warnings]
+        return {
+            "schema": RELOAD,
+            "changes": list(done.changes),
+            "warnings": warnings,
+            "generation": self._services.publisher.generation,
+            "dry_run": bool(call.body.get("dry_run")),
+        }

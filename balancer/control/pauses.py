@@ -1,0 +1,134 @@
+"""Pause and resume: new exchanges wait, and `pause` is done once nothing is under way any more."""
+
+import asyncio
+import math
+from dataclasses import dataclass
+from datetime import timedelta
+from typing import Any
+
+from balancer import scoreboard as sb
+from balancer.control.board import Board
+from balancer.control.events import EventLog
+from balancer.control.intents import Intent, Kind, intent_document
+from balancer.control.site import Site
+from balancer.errors import BalanceError, RefusedError
+from balancer.observe.counts import Trend
+
+LOOK_S = 0.02
+NAMED = 20
+
+
+class PauseTimeoutError(BalanceError):
+    """What was under way did not end in time; the pause was undone. `exchanges` names it."""
+
+    def __init__(self, message: str, exchanges: list[dict[str, Any]]) -> None:
+        super().__init__(message)
+        self.exchanges = exchanges
+
+
+@dataclass(frozen=True, slots=True)
+class PauseRequest:
+    """Who asks. `for_s`: until it ends by itself; `wait_s`: for what is under way; None: as configured."""
+
+    who: str
+    reason: str = ""
+    for_s: float | None = None
+    wait_s: float | None = None
+    dry_run: bool = False
+
+
+class Pauses:
+    """Holds and releases all traffic but that of routes with `park: false`."""
+
+    def __init__(self, *, site: Site, board: Board, trend: Trend, events: EventLog) -> None:
+        self._site = site
+        self._board = board
+        self._trend = trend
+        self._events = events
+
+    async def pause(self, request: PauseRequest) -> dict[str, Any]:
+        """Hold new exchanges; return when all workers do so and nothing is in flight.
+
+        Raises RefusedError when it is paused already, PauseTimeoutError after undoing it.
+        """
+        standing = self._site.intents.get(Kind.PAUSE)
+        if standing is not None:
+            raise RefusedError(f"traffic is paused already, by {standing.who} since {standing.at:%H:%M:%S}")
+        for_s = self._site.config.park.timeout if request.for_s is None else request.for_s
+        wait_s = self._site.config.drain.timeout if request.wait_s is None else request.wait_s
+        now = self._site.parts.clock.now()
+        intent = Intent(Kind.PAUSE, request.who, now, reason=request.reason, until=now + timedelta(seconds=for_s))
+        if request.dry_run:
+            return self.document()
+        await self._site.change(lambda intents: intents.with_(intent))
+        self._event("paused", f"traffic is paused for at most {for_s:g} s", request.who, request.reason)
+        try:
+            async with asyncio.timeout(wait_s):
+                while not self.is_complete():
+                    if self._site.intents.get(Kind.PAUSE) != intent:
+                        raise RefusedError("the pause was ended before everything under way had finished")
+                    await asyncio.sleep(LOOK_S)
+        except TimeoutError:
+            raise await self._give_up(request.who, wait_s) from None
+        self._event("pause-complete", "nothing is in flight", request.who, request.reason)
+        return self.document()
+
+    async def resume(self, who: str, reason: str, per_s: float | None) -> dict[str, Any]:
+        """Let what waits go on, at `per_s` requests a second (None: as configured)."""
+        if self._site.intents.get(Kind.PAUSE) is None:
+            return {**self.document(), "changed": False}
+        parked = self._board.total(sb.W_PARKED)
+        now = self._site.parts.clock.now()
+        rate = per_s or float(self._site.config.park.release)
+        until = now + timedelta(seconds=max(1, math.ceil(2 * parked / rate)))
+        release = Intent(Kind.RATE, who, now, reason=reason, until=until, settings={"per_s": rate})
+        await self._site.change(
+            lambda intents: (intents.with_(release) if per_s else intents).without(Kind.PAUSE),
+        )
+        self._board.poke()
+        self._event("resumed", f"traffic goes on, {parked} requests waited; {rate:g} a second", who, reason)
+        return {**self.document(), "changed": True, "released": parked, "rate_per_s": rate}
+
+    def is_complete(self) -> bool:
+        """Return whether every worker holds new exchanges and nothing is under way."""
+        publisher = self._site.parts.publisher
+        workers = [address.slot for address in publisher.workers if not address.is_stopping]
+        cells = self._board.shared.cells
+        held = all(cells[sb.row(slot) + sb.W_PAUSED_GENERATION] >= publisher.generation for slot in workers)
+        return held and self._board.is_acknowledged(publisher.generation, workers) and self._board.total(sb.W_BUSY) == 0
+
+    def document(self) -> dict[str, Any]:
+        """Return whether traffic is paused, how far that is, and what it will come to."""
+        pause = self._site.intents.get(Kind.PAUSE)
+        park, parked = self._site.snapshot.park, self._board.total(sb.W_PARKED)
+        return {
+            "schema": "arv-balance/pause/v1",
+            "paused": pause is not None,
+            "complete": pause is not None and self.is_complete(),
+            "pause": intent_document(pause) if pause else None,
+            "busy": self._board.total(sb.W_BUSY),
+            "tunnels": self._board.total(sb.W_TUNNELS),
+            "parked": parked,
+            "forecast": forecast(self._trend.cluster().per_s, park.timeout_s, parked, park.max),
+        }
+
+    async def _give_up(self, who: str, wait_s: float) -> PauseTimeoutError:
+        exchanges = await self._site.parts.publisher.exchanges(None, NAMED)
+        busy = self._board.total(sb.W_BUSY)
+        await self._site.change(lambda intents: intents.without(Kind.PAUSE))
+        self._board.poke()
+        text = f"the pause was undone: {busy} exchanges were still under way after {wait_s:g} s"
+        self._event("pause-undone", text, who, "")
+        return PauseTimeoutError(text, exchanges)
+
+    def _event(self, kind: str, text: str, who: str, reason: str) -> None:
+        self._events.add(kind, text, actor=who, reason=reason)
+
+
+def forecast(per_s: float, timeout_s: float, parked: int, cap: int) -> str:
+    """Return what a pause will come to: `at 14 req/s, 120 s holds 1680; cap 5000`."""
+    held = parked + math.ceil(per_s * timeout_s)
+    text = f"at {per_s:.0f} req/s, {timeout_s:g} s holds {held}; cap {cap}"
+    if per_s <= 0 or held <= cap:
+        return text
+    return f"{text}, reached after {max(0, cap - parked) / per_s:.0f} s: then requests get 503"
