@@ -54,7 +54,7 @@ def check_pair(cert: str, key: str | None) -> None:
     except ssl.SSLError as exc:
         if exc.reason == "KEY_VALUES_MISMATCH":
             raise ConfigError(f"the key in {key or cert} does not belong to the certificate in {cert}") from exc
-        raise ConfigError(f"{key or cert} holds no key that can be read ({exc.reason or exc})") from exc
+        raise ConfigError(f"{key or cert} holds no key that can be read") from exc
 
 
 class _EncryptedError(Exception):

@@ -9,6 +9,8 @@ from typing import Protocol
 
 Loc = tuple[str | int, ...]
 
+_MAX_SHOWN = 160  # characters of a line
+
 
 class Severity(StrEnum):
     """An error refuses the file, a warning teaches."""
@@ -99,10 +101,20 @@ def _text(fault: Fault, source: Source) -> str:
     if not 0 < span.line <= len(source.lines):
         return f"{head}\n{' ' * 7}= {fault.hint}" if fault.hint else head
     line = source.lines[span.line - 1]
+    shown, start = _window(line, span.column - 1)
     # A tab is kept in the pad, so that the caret stands right whatever the terminal makes of it.
-    pad = "".join("\t" if char == "\t" else " " for char in line[: span.column - 1])
-    width = max(1, min(span.width, len(line) - span.column + 1))
-    return f"{head}\n{span.line:5} | {line}\n{'':5} | {pad}{'^' * width} {fault.hint}".rstrip()
+    pad = "".join("\t" if char == "\t" else " " for char in line[start : span.column - 1])
+    width = max(1, min(span.width, start + len(shown) - span.column + 1))
+    return f"{head}\n{span.line:5} | {shown}\n{'':5} | {pad}{'^' * width} {fault.hint}".rstrip()
+
+
+def _window(line: str, column: int) -> tuple[str, int]:
+    """The part of a long line around a column, and where it begins."""
+    if len(line) <= _MAX_SHOWN:
+        return line, 0
+    start = max(0, min(column - _MAX_SHOWN // 3, len(line) - _MAX_SHOWN))
+    shown = line[start : start + _MAX_SHOWN]
+    return ("…" + shown[1:] if start else shown) + ("…" if start + _MAX_SHOWN < len(line) else ""), start
 
 
 def as_json(faults: Sequence[Fault], source: Source) -> str:

@@ -96,7 +96,7 @@ def check(document: Document, *, env: Mapping[str, str], look_at_files: bool, no
 
 
 def _loaded(document: Document, faults: Iterable[Fault], config: Config, cluster: arvados.Cluster | None) -> Loaded:
-    lines = masking.masked_lines(document)
+    lines = masking.masked_lines(document, Config.model_fields)
     return Loaded(document.path, lines, document, ordered(_shown(fault, document) for fault in faults), config, cluster)
 
 
@@ -104,6 +104,7 @@ def _shown(fault: Fault, document: Document) -> Fault:
     """Return the fault with its place, and without the value when that may be a secret or came from a variable."""
     span = fault.span or document.place(fault.loc, at_key=fault.at_key)
     value = document.value(fault.loc)
+    fault = replace(fault, message=masking.without_credentials(fault.message))
     if fault.at_key or not isinstance(value, str | int | float):
         return placed(fault, span)
     if fault.loc in document.variables or masking.is_secret(fault.loc):

@@ -101,5 +101,17 @@ def scalar(value: Any) -> str:
         return f"[{', '.join(scalar(item) for item in value)}]"
     if isinstance(value, str):
         is_plain = _PLAIN.fullmatch(value) and not _NOT_PLAIN.fullmatch(value) and resolves_to_text(value)
-        return value if is_plain else json.dumps(value, ensure_ascii=False).replace("${", "$${")
+        return value if is_plain else _quoted(value)
     return json.dumps(value)
+
+
+def _quoted(text: str) -> str:
+    # JSON's own escapes of astral characters are surrogate pairs, which YAML does not join again.
+    escaped = (char if char.isprintable() and char not in '"\\' else _escape(ord(char)) for char in text)
+    return f'"{"".join(escaped)}"'.replace("${", "$${")
+
+
+def _escape(code: int) -> str:
+    if code < 0x100:
+        return {0x22: '\\"', 0x5C: "\\\\", 0x0A: "\\n", 0x09: "\\t"}.get(code, f"\\x{code:02x}")
+    return f"\\u{code:04x}" if code < 0x10000 else f"\\U{code:08x}"

@@ -101,6 +101,8 @@ def parse(text: str, path: str, env: Mapping[str, str]) -> Document:
         line = text.count("\n", 0, exc.position) + 1
         column = exc.position - (text.rfind("\n", 0, exc.position) + 1) + 1
         return _broken(path, lines, Span(line, column, column + 1), f"the character {exc.character!r} is not allowed")
+    except RecursionError:
+        return _broken(path, lines, Span(1, 1, 1), "the file is nested too deep")
     except _TooMuchError as exc:
         return _broken(path, lines, exc.span, str(exc), exc.hint)
     finally:
@@ -143,6 +145,7 @@ _SYNTAX_HINTS = (
     ("'`'", "quote a text that begins with `"),
     ("expected a single document", "keep one document in the file: remove the second ---"),
     ("undefined alias", "a text that begins with * needs quotes"),
+    ("but got '{'", "put quotes around ${...} inside { } and [ ]"),
     ("expected ',' or ']'", "a [ has no matching ]"),
     ("expected ',' or '}'", "a { has no matching }"),
 )

@@ -52,20 +52,23 @@ def _certificate(context: Context, loc: Loc, item: Certificate) -> Iterator[Faul
     yield from unreadable
     if unreadable:
         return
+    key, key_at = item.key or item.cert, (*loc, "key" if item.key else "cert")
     try:
-        certificates.check_pair(item.cert, item.key)
         described = certificates.describe(Path(item.cert).read_bytes(), item.cert)
     except ConfigError as exc:
-        yield Fault((*loc, "key" if item.key and "key" in str(exc) else "cert"), str(exc))
+        yield Fault((*loc, "cert"), str(exc))
         return
+    try:
+        certificates.check_pair(item.cert, item.key)
+    except ConfigError as exc:
+        yield Fault(key_at, str(exc))
     yield from _dates(context, (*loc, "cert"), item.cert, described)
     for index, name in enumerate(item.names):
         if not any(_covers(known, name.lower()) for known in described.names):
             hint = f"it is for {', '.join(described.names) or 'no name at all'}"
             yield Fault((*loc, "names", index), f"the certificate {item.cert} is not for '{name}'", hint)
-    key = item.key or item.cert
     if Path(key).stat().st_mode & stat.S_IROTH:
-        yield warning((*loc, "key" if item.key else "cert"), f"everyone may read the private key in {key}", "chmod o-r")
+        yield warning(key_at, f"everyone may read the private key in {key}", f"chmod o-r {key}")
 
 
 def _dates(context: Context, loc: Loc, path: str, described: certificates.Described) -> Iterator[Fault]:
