@@ -2,4 +2,5 @@
 
 from balancer.cli import main
 
-main()
+if __name__ == "__main__":  # the command tree imports every module of this package
+    main()
