@@ -72,8 +72,8 @@ class Bind:
 
 def split(bind: str) -> tuple[str, int]:
     """Return host and port of `HOST:PORT` or `[HOST]:PORT`; `*` and nothing are all IPv4 addresses."""
-    host, _, port = bind.rpartition(":")
-    if not port.isdecimal() or int(port) > 65535:
+    host, colon, port = bind.rpartition(":")
+    if not colon or not port.isdecimal() or int(port) > 65535:
         raise ValueError(f"{bind!r} is not HOST:PORT")
     host = host.strip("[]")
     return ("0.0.0.0" if host in ("", "*") else host), int(port)  # noqa: S104 - what the operator wrote
