@@ -225,6 +225,7 @@ class Limits:
     min_rate_bytes_per_s: int = 240  # of a body being received, after `min_rate_after_s`; 0 off
     min_rate_after_s: float = 20.0
     tunnels: int = 1000
+    half_close: bool = False  # True: a client that half-closes while it waits has not left
     buffered_response_bytes: int = 64 << 10  # responses up to this are held whole, so a dying node gives 502
 
 

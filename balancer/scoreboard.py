@@ -52,6 +52,7 @@ W_LOOPS, W_LOOP_LAG_MAX_NS = 28, 29
 W_TLS_HANDSHAKES, W_TLS_FAILED = 30, 31
 W_PAUSED_GENERATION = 32  # newest generation with a pause that this worker has acknowledged
 W_BUSY = 33  # exchanges between choice of a node and their end, over all nodes; 0 is what a pause waits for
+W_QUEUED_HEAD = 46  # ticket of its oldest queued exchange; 0 none
 W_REJECTED = 34  # first of the counters by reason, REJECT_REASONS order
 W_CELLS = 64
 REJECT_REASONS = (
@@ -246,6 +247,7 @@ class Scoreboard:
             W_PARKED,
             W_PARKED_BYTES,
             W_PARKED_HEAD,
+            W_QUEUED_HEAD,
             W_BUSY,
             W_PID,
             W_STATE,

@@ -113,7 +113,7 @@ _RESPONSE_LINES = (
 # Groups: 1 status, 2 the Connection line but its first letter, 3 its value, 4 content length, 5 the X-Request-Id line
 # after "X-", 6 its value, 7 the chunked line. 1xx, 204 and 304 go the slow path: their framing differs.
 FAST_RESPONSE: Final = re.compile(
-    rb"HTTP/1\.1 (20[0-35-9]|[345](?!04)[0-9]{2}) " + TEXT + rb"*+\r\n" + _RESPONSE_LINES + rb"{1,100}\r\n"
+    rb"HTTP/1\.1 ((?!204|304)[2-5][0-9]{2}) " + TEXT + rb"*+\r\n" + _RESPONSE_LINES + rb"{1,100}\r\n"
 )
 P_STATUS, P_CONNECTION, P_CONNECTION_VALUE, P_LENGTH, P_ID, P_ID_VALUE, P_CHUNKED = range(1, 8)
 

@@ -1,0 +1,106 @@
+"""Listening sockets: accepting a bounded batch a turn."""
+
+import errno
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from balancer.core.headers import contains, networks
+from balancer.model import Listener
+from balancer.net.poller import READ
+
+if TYPE_CHECKING:
+    from balancer.net.plane import Plane
+
+logger = logging.getLogger(__name__)
+
+BATCH = 16  # connections taken a turn, so that those that are open go on
+FULL_WAIT_NS = 100_000_000  # pause of accepting when out of descriptors
+
+
+class Gate:
+    """What connections of one listener have in common in this worker, and its tallies of a turn."""
+
+    __slots__ = ("cell", "codes", "durations", "is_unix", "listener", "proxy_from", "scheme", "slot")
+
+    def __init__(self, listener: Listener, cell: int) -> None:
+        self.listener = listener
+        self.slot = listener.slot
+        self.cell = cell  # first cell of this listener in our row
+        self.scheme = b"https" if listener.tls is not None else b"http"
+        self.is_unix = listener.bind.startswith("unix:")
+        self.proxy_from = networks(n for n in listener.proxy_protocol_from if n != "unix:")
+        self.codes: dict[tuple[bytes, int], int] = {}
+        self.durations: list[int] = []
+
+    def must_send_proxy(self, peer: str) -> bool:
+        """Whether a connection from `peer` has to begin with a PROXY header."""
+        if self.is_unix:
+            return "unix:" in self.listener.proxy_protocol_from
+        return bool(self.proxy_from) and contains(self.proxy_from, peer)
+
+
+class Acceptor:
+    """One listening socket."""
+
+    __slots__ = ("gate", "listening", "plane", "sock")
+
+    def __init__(self, plane: "Plane", sock: socket.socket, gate: Gate) -> None:
+        self.plane = plane
+        self.sock = sock
+        self.gate = gate
+        self.listening = False
+
+    def listen(self) -> None:
+        """Accept from now on."""
+        self.sock.setblocking(False)
+        if self.sock.family != socket.AF_UNIX:
+            # Inherited by every accepted connection: one system call here instead of one each.
+            self.sock.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if not self.listening:
+            self.listening = True
+            self.plane.reactor.watch(self.sock.fileno(), READ, self)
+
+    def pause(self) -> None:
+        """Accept nothing for now; what comes waits in the kernel's queue."""
+        if self.listening:
+            self.listening = False
+            self.plane.reactor.forget(self.sock.fileno())
+
+    def ready(self, mask: int) -> None:
+        """See reactor.Handler."""
+        del mask
+        self.accept(BATCH)
+
+    def broken(self, error: Exception) -> None:
+        """See reactor.Handler."""
+        logger.error("accepting failed inside: %r", error, exc_info=error)
+
+    def accept(self, most: int) -> int:
+        """Accept up to `most` connections; return how many there were."""
+        plane = self.plane
+        for count in range(most):
+            try:
+                fd, address = self.sock._accept()  # type: ignore[attr-defined]  # noqa: SLF001 - accept() makes three more calls
+            except BlockingIOError:
+                return count
+            except OSError as error:
+                if error.errno in (errno.EMFILE, errno.ENFILE, errno.ENOBUFS, errno.ENOMEM):
+                    self.pause()
+                    plane.reactor.call_later(FULL_WAIT_NS, self._go_on)
+                return count
+            plane.accepted_connection(
+                self.gate, socket.socket(self.sock.family, socket.SOCK_STREAM, 0, fileno=fd), address
+            )
+        return most
+
+    def _go_on(self) -> None:
+        if not self.plane.closing:
+            self.listen()
+
+    def close(self) -> None:
+        """Stop accepting and close. Take what waits first: closing resets it."""
+        self.pause()
+        while self.accept(64):
+            continue
+        self.sock.close()

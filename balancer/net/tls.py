@@ -1,0 +1,284 @@
+"""TLS on both sides: contexts from descriptors, non-blocking sockets, and client connections that begin with it."""
+
+import logging
+import os
+import socket
+import ssl
+from typing import TYPE_CHECKING, Any
+
+from balancer.model import ListenerTls, NodeTls
+from balancer.net.downstream import Downstream
+from balancer.net.listener import Gate
+from balancer.net.poller import READ, WRITE
+from balancer.net.proxyprotocol import Malformed, Unfinished, parse_proxy
+from balancer.scoreboard import W_TLS_FAILED, W_TLS_HANDSHAKES
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from balancer.net.plane import Plane
+
+logger = logging.getLogger(__name__)
+
+RECORD_BYTES = 16 << 10
+PEEK_BYTES = 4096
+
+
+class TlsSocket:
+    """A non-blocking SSLSocket with the interface of `stream.Socket`.
+
+    BlockingIOError instead of SSLWant..., and reads that leave nothing decrypted behind, since a level-triggered poller
+    does not see that.
+    """
+
+    __slots__ = ("_tls", "raw")
+
+    def __init__(self, raw: socket.socket, tls: ssl.SSLSocket) -> None:
+        self.raw = raw
+        self._tls = tls
+
+    def handshake(self) -> int | None:
+        """Go on shaking hands: 0 done, READ or WRITE to wait for, None failed."""
+        try:
+            self._tls.do_handshake()
+        except ssl.SSLWantReadError:
+            return READ
+        except ssl.SSLWantWriteError:
+            return WRITE
+        except OSError as error:
+            logger.debug("TLS handshake failed: %s", error)
+            return None
+        return 0
+
+    def recv_into(self, buffer: "bytearray | memoryview") -> int:
+        """See stream.Socket."""
+        tls = self._tls
+        try:
+            count = tls.recv_into(buffer)
+            if not tls.pending():
+                return count
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+        except ssl.SSLEOFError:
+            return 0
+        view, size = memoryview(buffer), len(buffer)
+        while tls.pending() and count < size:
+            try:
+                more = tls.recv_into(view[count:])
+            except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+                break
+            if not more:
+                break
+            count += more
+        return count
+
+    @property
+    def pending(self) -> bool:
+        """Whether decrypted bytes are left because the buffer was full."""
+        return self._tls.pending() > 0
+
+    def send(self, data: "bytes | memoryview") -> int:
+        """See stream.Socket. OpenSSL takes one record a call, so go on until it takes no more."""
+        sent, size = 0, len(data)
+        tls = self._tls
+        try:
+            sent = tls.send(data)
+            while sent < size:
+                sent += tls.send(memoryview(data)[sent:])
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            if not sent:
+                raise BlockingIOError from None
+        return sent
+
+    def sendmsg(self, buffers: "Iterable[bytes | memoryview]") -> int:
+        """See stream.Socket."""
+        return self.send(b"".join(buffers))
+
+    def fileno(self) -> int:
+        """See stream.Socket."""
+        return self._tls.fileno()
+
+    def shutdown(self, how: int) -> None:
+        """Send close_notify, then half-close."""
+        self._notify()
+        self._tls.shutdown(how)
+
+    def _notify(self) -> None:
+        try:
+            self._tls.unwrap()
+        except (OSError, ValueError):
+            return  # its own close_notify has not come: expected, we do not wait for it
+
+    def close(self) -> None:
+        """Send close_notify and close."""
+        self._notify()
+        self._tls.close()
+
+
+class NodeContext:
+    """Makes TLS connections to one node."""
+
+    __slots__ = ("_context", "_name")
+
+    def __init__(self, context: ssl.SSLContext, name: str) -> None:
+        self._context = context
+        self._name = name
+
+    def wrap(self, raw: socket.socket) -> TlsSocket:
+        """Put TLS around a socket that is still connecting."""
+        tls = self._context.wrap_socket(
+            raw, server_hostname=self._name, do_handshake_on_connect=False, suppress_ragged_eofs=True
+        )
+        return TlsSocket(tls, tls)
+
+
+def _path(pems: list[int], index: int) -> str:
+    """Return a path under which OpenSSL can read a descriptor that was handed to us."""
+    os.lseek(pems[index], 0, os.SEEK_SET)
+    return f"/proc/self/fd/{pems[index]}"
+
+
+def node_context(tls: NodeTls, pems: list[int]) -> NodeContext:
+    """Return how to speak TLS to a node. Raises ssl.SSLError, OSError, IndexError for what cannot be used."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    if not tls.verify:
+        context.check_hostname = False
+        context.verify_mode = ssl.CERT_NONE
+    elif tls.ca is not None:
+        context.load_verify_locations(_path(pems, tls.ca))
+    else:
+        context.load_default_certs()
+    return NodeContext(context, tls.server_name)
+
+
+class ListenerContexts:
+    """Certificates of a listener by server name."""
+
+    __slots__ = ("_exact", "_suffixes", "default")
+
+    def __init__(self, tls: ListenerTls, pems: list[int]) -> None:
+        """Load all. Raises ssl.SSLError, OSError, IndexError for what cannot be used."""
+        self._exact: dict[str, ssl.SSLContext] = {}
+        self._suffixes: dict[str, ssl.SSLContext] = {}
+        contexts = [(names, _server_context(tls, pems, index)) for names, index in tls.certificates]
+        self.default = contexts[0][1]
+        for names, context in contexts:
+            for name in names:
+                if name.startswith("*."):
+                    self._suffixes.setdefault(name[1:].lower(), context)
+                else:
+                    self._exact.setdefault(name.lower(), context)
+        self.default.sni_callback = self._choose
+
+    def _choose(self, sock: ssl.SSLObject, name: str | None, _context: ssl.SSLContext) -> None:
+        """Set the context for a server name; an unknown one gets the default certificate."""
+        if name:
+            lower = name.lower()
+            found = self._exact.get(lower) or self._suffixes.get(lower[lower.find(".") :] if "." in lower else "")
+            if found is not None:
+                sock.context = found
+
+
+def _server_context(tls: ListenerTls, pems: list[int], index: int) -> ssl.SSLContext:
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(_path(pems, index))
+    context.minimum_version = ssl.TLSVersion[tls.minimum_version.replace(".", "_")]
+    context.set_alpn_protocols(["http/1.1"])
+    context.options |= ssl.OP_NO_COMPRESSION | ssl.OP_CIPHER_SERVER_PREFERENCE | ssl.OP_NO_RENEGOTIATION
+    # Tickets would be sealed with a key of this process alone: with several workers most resumptions fail after
+    # the client sent its ticket. docs/decisions/0012 has the numbers.
+    context.options |= ssl.OP_NO_TICKET
+    context.num_tickets = 0
+    if tls.client_ca is not None:
+        context.load_verify_locations(_path(pems, tls.client_ca))
+        context.verify_mode = ssl.CERT_REQUIRED if tls.client_required else ssl.CERT_OPTIONAL
+    return context
+
+
+class TlsClient(Downstream):
+    """A client connection that begins with a PROXY header, a TLS handshake, or both in this order."""
+
+    __slots__ = ("_contexts", "_needs_proxy", "_raw", "_settled")
+
+    def __init__(
+        self,
+        plane: "Plane",
+        raw: socket.socket,
+        gate: Gate,
+        address: tuple[str, int],
+        contexts: ListenerContexts | None,
+    ) -> None:
+        super().__init__(plane, raw, raw.fileno(), gate, *address)
+        self._raw = raw
+        self._contexts = contexts
+        self._needs_proxy = gate.must_send_proxy(address[0])
+        self._settled = False
+
+    def ready(self, mask: int) -> None:
+        """See reactor.Handler."""
+        if self._settled:
+            super().ready(mask)
+            sock = self.sock
+            if isinstance(sock, TlsSocket) and not self.closed and self.mask & READ and sock.pending:
+                self.reactor.again.append(self._read_rest)
+            return
+        if self._needs_proxy and not self._take_proxy():
+            return
+        if self._contexts is not None and not self._shake_hands():
+            return
+        self._settled = True
+        self.interest(READ)
+
+    def _read_rest(self) -> None:
+        if not self.closed and self.mask & READ:
+            self.ready(READ)
+
+    def _take_proxy(self) -> bool:
+        """Take the PROXY header, and not a byte more: what follows may be TLS."""
+        try:
+            seen = self._raw.recv(PEEK_BYTES, socket.MSG_PEEK)
+        except BlockingIOError:
+            return False
+        except OSError:
+            seen = b""
+        found = parse_proxy(seen)
+        if isinstance(found, Unfinished) and seen:
+            # Peeked bytes keep the socket readable: look again in a while instead of spinning.
+            self.interest(0)
+            self.reactor.call_later(20_000_000, lambda: self.interest(READ))
+            return False
+        if isinstance(found, Malformed | Unfinished):
+            self.close()
+            return False
+        self._raw.recv(found.length)
+        if found.address is not None:
+            self.peer, self.port = found.address
+        self._needs_proxy = False
+        return True
+
+    def _shake_hands(self) -> bool:
+        sock: Any = self.sock
+        if not isinstance(sock, TlsSocket):
+            assert self._contexts is not None
+            try:
+                tls = self._contexts.default.wrap_socket(
+                    self._raw, server_side=True, do_handshake_on_connect=False, suppress_ragged_eofs=True
+                )
+            except OSError:
+                self.close()
+                return False
+            sock = self.sock = TlsSocket(tls, tls)
+            self.recv_into, self.send = sock.recv_into, sock.send
+        wanted = sock.handshake()
+        if wanted is None:
+            self.worker.count(W_TLS_FAILED)
+            self.close()
+            return False
+        if wanted:
+            self.interest(wanted)
+            return False
+        self.worker.count(W_TLS_HANDSHAKES)
+        return True
+
+
+__all__ = ["ListenerContexts", "NodeContext", "TlsClient", "TlsSocket", "node_context"]

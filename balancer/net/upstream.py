@@ -1,0 +1,466 @@
+"""A connection to a node: connecting, sending a request, reading the answer, waiting idle in the pool."""
+
+import errno
+import logging
+import socket
+from typing import TYPE_CHECKING
+
+from balancer.core.chunked import ChunkFollower
+from balancer.core.exchange import State
+from balancer.core.headers import response_head
+from balancer.core.http1 import (
+    FAST_RESPONSE,
+    P_CONNECTION,
+    P_ID,
+    Incomplete,
+    Refusal,
+    ResponseHead,
+    parse_response,
+)
+from balancer.core.retry import Failure
+from balancer.net.nodes import NodeState
+from balancer.net.poller import READ, WRITE
+from balancer.net.reactor import Reactor
+from balancer.net.stream import READABLE, Socket, Stream
+from balancer.scoreboard import N_CONNECTS
+
+if TYPE_CHECKING:
+    import re
+
+    from balancer.net.exchange import Exchange
+
+logger = logging.getLogger(__name__)
+
+CONNECTING, HANDSHAKE, IDLE, HEAD, HOLD, STREAM = range(6)
+COPY_BYTES = 16 << 10  # a message up to this is copied and sent in phase two; larger ones go at once from the buffer
+UNTIL_CLOSE = 1 << 62
+CHUNKED_HOLD_NS = 50_000_000  # a chunked answer is held this long for its end, so that a short one is whole or nothing
+TRAILER_BYTES = 16 << 10
+
+
+class Upstream(Stream):
+    """One connection. `exchange` is the one that it works for."""
+
+    __slots__ = (
+        "data",
+        "exchange",
+        "follower",
+        "held",
+        "hold_limit",
+        "idle_since",
+        "left",
+        "node",
+        "phase",
+        "reusable",
+        "reused",
+    )
+
+    def __init__(self, reactor: Reactor, sock: Socket, fd: int, node: NodeState) -> None:
+        super().__init__(reactor, sock, fd)
+        self.node = node
+        self.exchange: Exchange | None = None
+        self.phase = CONNECTING
+        self.idle_since = 0
+        self.reused = False
+        self.reusable = False
+        self.data = b""  # of an unfinished head
+        self.held: list[bytes] = []  # of an answer that is held
+        self.left = 0  # bytes of the body still to come
+        self.follower: ChunkFollower | None = None
+
+    @classmethod
+    def connect(cls, reactor: Reactor, node: NodeState, exchange: "Exchange") -> "Upstream | None":
+        """Begin to connect; None when that failed at once."""
+        raw = socket.socket(node.family, socket.SOCK_STREAM | socket.SOCK_NONBLOCK)
+        try:
+            if node.family != socket.AF_UNIX:
+                raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+            code = raw.connect_ex(node.address)
+        except OSError:
+            code = -1
+        if code not in (0, errno.EINPROGRESS):
+            raw.close()
+            return None
+        node.count(N_CONNECTS)
+        sock: Socket = raw
+        if node.tls is not None:
+            sock = node.tls.wrap(raw)
+        self = cls(reactor, sock, raw.fileno(), node)
+        self.exchange = exchange
+        if code == 0 and node.tls is None:
+            self.phase = IDLE
+            self.mask = READ
+        else:
+            self.mask = WRITE
+        reactor.watch(self.fd, self.mask, self)
+        return self
+
+    # --- events ----------------------------------------------------------------------------------------------
+
+    def ready(self, mask: int) -> None:
+        """See reactor.Handler."""
+        if self.phase <= HANDSHAKE:
+            self._progress(mask)
+            return
+        if mask & WRITE:
+            self.flush()
+        if mask & READABLE and not self.closed:
+            self._read()
+
+    def broken(self, error: Exception) -> None:
+        """See reactor.Handler."""
+        logger.error("connection to node %s failed inside: %r", self.node.node.name, error, exc_info=error)
+        exchange = self.exchange
+        self.close()
+        if exchange is not None:
+            exchange.node_failed(Failure.PROTOCOL, "internal error")
+
+    def _progress(self, mask: int) -> None:
+        """Go on connecting and, with TLS, shaking hands."""
+        exchange = self.exchange
+        if exchange is None:
+            self.close()
+            return
+        if self.phase == CONNECTING:
+            raw = self.sock if isinstance(self.sock, socket.socket) else self.sock.raw  # type: ignore[attr-defined]
+            code = raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+            if code:
+                self.close()
+                exchange.connect_failed("refused" if code == errno.ECONNREFUSED else errno.errorcode.get(code, "error"))
+                return
+            if not mask & WRITE:
+                return
+            self.phase = HANDSHAKE
+        if self.node.tls is not None:
+            wanted = self.sock.handshake()  # type: ignore[attr-defined]
+            if wanted is None:
+                self.close()
+                exchange.connect_failed("tls")
+                return
+            if wanted:
+                self.interest(wanted)
+                return
+        self.interest(READ)
+        exchange.connected(self)
+
+    def begin(self, exchange: "Exchange", out: bytes) -> None:
+        """Send a request in phase two of this turn."""
+        self.exchange = exchange
+        self.phase = HEAD
+        self.out = out
+        self.reactor.sends.append(self)
+
+    def drained(self) -> None:
+        """See Stream: the client's body may go on."""
+        exchange = self.exchange
+        if exchange is not None and exchange.body_open:
+            exchange.client.body_may_go_on()
+
+    def progressed(self, sent: int) -> None:
+        """See Stream."""
+        if self.exchange is not None:
+            self.exchange.sent_bytes += sent
+
+    def send_failed(self, error: OSError) -> None:
+        """The node takes nothing more. It may have answered already, so look before giving up."""
+        exchange = self.exchange
+        if exchange is None:
+            self.close()
+            return
+        self.out = b""
+        if self.phase == HEAD:
+            self._read()
+        if self.exchange is exchange and not self.closed:
+            self._lost()
+
+    # --- reading ---------------------------------------------------------------------------------------------
+
+    def _read(self) -> None:
+        reactor = self.reactor
+        try:
+            count = self.recv_into(reactor.buffer)
+        except BlockingIOError:
+            return
+        except OSError:
+            count = 0
+        if count == 0:
+            self._lost()
+            return
+        phase = self.phase
+        if phase == HEAD:
+            if not self.data:
+                found = FAST_RESPONSE.match(reactor.buffer, 0, count)
+                if found is not None:
+                    self._fast_head(found, count)
+                    return
+            self._slow_head(self.data + reactor.view[:count].tobytes())
+        elif phase == STREAM:
+            self._stream(reactor.view[:count])
+        elif phase == HOLD:
+            self._hold(reactor.view[:count])
+        else:  # idle: a node has nothing to say without a request
+            self._leave_pool()
+
+    def _lost(self) -> None:
+        """The node closed the connection, or it broke."""
+        exchange = self.exchange
+        if exchange is None:
+            self._leave_pool()
+            return
+        if self.left == UNTIL_CLOSE and self.follower is None and self.phase in (STREAM, HOLD):
+            self.left = 0
+            self.reusable = False
+            self._body_ended()
+            return
+        phase, begun = self.phase, bool(self.data)
+        self.close()
+        if phase in (HOLD, STREAM) or begun:
+            exchange.node_failed(Failure.TRUNCATED, "truncated")
+        else:
+            exchange.node_failed(Failure.RESET, "reset")
+
+    def _leave_pool(self) -> None:
+        if self in self.node.pool:
+            self.node.pool.remove(self)
+        self.close()
+
+    def _fast_head(self, found: "re.Match[bytes]", count: int) -> None:
+        """An ordinary head with Content-Length, or chunked. All of this is one function: a call costs 60 ns."""
+        exchange = self.exchange
+        assert exchange is not None
+        _status, connection, connection_value, length, _id_line, id_value, chunked = found.groups()
+        if length is None or chunked is not None or not exchange.http11 or exchange.method == b"HEAD":
+            self._slow_head(self.reactor.view[:count].tobytes())
+            return
+        view = self.reactor.view
+        head_end = found.end()
+        left = int(length) - (count - head_end)
+        exchange.status = int(_status)
+        exchange.first_byte_at = self.reactor.now
+        self.reusable = connection_value != b"close" and left >= 0
+        head = view[: head_end - 2].tobytes()
+        if connection is not None:
+            start, end = found.span(P_CONNECTION)
+            if id_value is not None and id_value != exchange.request_id:
+                head = _without(head, (start - 1, end), (found.start(P_ID) - 2, found.end(P_ID)))
+                id_value = None
+            else:
+                head = head[: start - 1] + head[end:]
+        elif id_value is not None and id_value != exchange.request_id:
+            head = _without(head, (found.start(P_ID) - 2, found.end(P_ID)))
+            id_value = None
+        ending = exchange.ending(kept_id=id_value is not None)
+        if left <= 0:
+            body_end = count + left if left < 0 else count
+            body_size = body_end - head_end
+            exchange.response_bytes += body_size
+            client = exchange.client
+            if body_size <= COPY_BYTES:
+                client.respond(b"".join((head, ending, view[head_end:body_end])))
+            else:
+                client.respond_now(head + ending, view[head_end:body_end])
+            exchange.node_done(self)
+            return
+        exchange.response_head = head + ending
+        self.left = left
+        self.follower = None
+        self._begin_body(view[head_end:count], int(length))
+
+    def _begin_body(self, first: memoryview, total: int) -> None:
+        """Hold a small answer whole, so that a node dying half-way becomes a 502; stream any other."""
+        exchange = self.exchange
+        assert exchange is not None
+        if total <= exchange.site.snapshot.limits.buffered_response_bytes:
+            self.phase = HOLD
+            exchange.move(State.HOLDING)
+            self.held = [first.tobytes()] if first else []
+            exchange.client.deadline = self.reactor.now + exchange.site.response_idle_ns
+            return
+        self.phase = STREAM
+        exchange.stream_head()
+        if first:
+            self._relay(first)
+
+    def _slow_head(self, data: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        parsed = parse_response(data, exchange.method)
+        if isinstance(parsed, Incomplete):
+            self.data = data
+            return
+        self.data = b""
+        if isinstance(parsed, Refusal):
+            self.close()
+            exchange.node_failed(Failure.PROTOCOL, "protocol", parsed.reason)
+            return
+        rest = data[parsed.length :]
+        if parsed.status < 200:
+            self._interim(parsed, rest)
+            return
+        exchange.status = parsed.status
+        exchange.first_byte_at = self.reactor.now
+        self.reusable = parsed.keep_alive
+        self._final_head(exchange, parsed, rest)
+
+    def _interim(self, head: ResponseHead, rest: bytes) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        if head.status == 101:
+            exchange.switch_protocols(self, head, rest)
+            return
+        exchange.interim(head)
+        if rest and not self.closed:
+            self._slow_head(rest)
+
+    def _final_head(self, exchange: "Exchange", head: ResponseHead, rest: bytes) -> None:
+        framing = exchange.framing_of(head)
+        exchange.response_head = response_head(head, exchange.site.rules, exchange.request_id, framing)
+        self.follower = ChunkFollower(trailer_bytes=TRAILER_BYTES) if head.chunked else None
+        self.left = UNTIL_CLOSE if head.chunked or head.content_length is None else head.content_length
+        if self.left == 0:
+            if rest:
+                self.reusable = False
+            self.phase = HOLD
+            self.held = []
+            self._body_ended()
+        elif self.left == UNTIL_CLOSE:
+            self._begin_unknown(rest)
+        else:
+            self.left -= min(len(rest), self.left)
+            if self.left == 0:
+                self.phase = HOLD
+                size = head.content_length or 0
+                self.reusable = self.reusable and len(rest) == size
+                self.held = [rest[:size]]
+                self._body_ended()
+            else:
+                self._begin_body(memoryview(rest), head.content_length or 0)
+
+    def _begin_unknown(self, rest: bytes) -> None:
+        """A body of unknown length is held only for a moment: its end may come along with the head, or never."""
+        exchange = self.exchange
+        assert exchange is not None
+        self.phase = HOLD
+        self.held = []
+        exchange.move(State.HOLDING)
+        exchange.client.deadline = self.reactor.now + exchange.site.response_idle_ns
+        if rest:
+            self._hold(memoryview(rest))
+        if self.exchange is exchange and self.phase == HOLD:
+            self.reactor.call_later(CHUNKED_HOLD_NS, lambda: self._stop_holding(exchange))
+
+    def _stop_holding(self, exchange: "Exchange") -> None:
+        if self.exchange is exchange and self.phase == HOLD and not self.closed:
+            self._stream_held(exchange)
+
+    def _stream_held(self, exchange: "Exchange") -> None:
+        held, self.held = self.held, []
+        self.phase = STREAM
+        exchange.stream_head()
+        for piece in held:
+            self._pass_on(memoryview(piece))
+
+    def _hold(self, view: memoryview) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        pieces = self._content(view)
+        if pieces is None:
+            return
+        self.held += [bytes(piece) for piece in pieces]
+        exchange.client.deadline = self.reactor.now + exchange.site.response_idle_ns
+        if self.left == 0:
+            self._body_ended()
+        elif (
+            self.left == UNTIL_CLOSE
+            and sum(map(len, self.held)) > exchange.site.snapshot.limits.buffered_response_bytes
+        ):
+            self._stream_held(exchange)
+
+    def _stream(self, view: memoryview) -> None:
+        pieces = self._content(view)
+        if pieces is not None:
+            for piece in pieces:
+                self._pass_on(piece)
+            if self.left == 0 and not self.closed and self.exchange is not None:
+                self._body_ended()
+
+    def _relay(self, first: memoryview) -> None:
+        """Pass on what came with the head; its length is taken off `left` already."""
+        self._pass_on(first)
+
+    def _content(self, view: memoryview) -> "list[memoryview] | list[bytes] | None":
+        """Take the body's content out of what was read and count it off; None: the framing is broken."""
+        if self.follower is None:
+            size = len(view)
+            if self.left != UNTIL_CLOSE:
+                if size > self.left:
+                    view = view[: self.left]
+                    size = self.left
+                    self.reusable = False
+                self.left -= size
+            return [view]
+        step = self.follower.feed(view.tobytes())
+        if isinstance(step, Refusal):
+            exchange = self.exchange
+            self.close()
+            if exchange is not None:
+                exchange.node_failed(Failure.PROTOCOL, "protocol", step.reason)
+            return None
+        pieces, used = step
+        if self.follower.done:
+            self.left = 0
+            if used < len(view):
+                self.reusable = False
+        return pieces
+
+    def _pass_on(self, piece: "memoryview | bytes") -> None:
+        exchange = self.exchange
+        if exchange is None or self.closed:
+            return
+        exchange.response_bytes += len(piece)
+        client = exchange.client
+        if exchange.chunk_out:
+            client.write(b"".join((b"%x\r\n" % len(piece), piece, b"\r\n")))
+        else:
+            client.write(piece)
+        if exchange.done:
+            return
+        if client.out:
+            self.interest(self.mask & ~READ)
+            client.deadline = self.reactor.now + exchange.site.send_idle_ns
+        else:
+            client.deadline = self.reactor.now + exchange.site.response_idle_ns
+
+    def _body_ended(self) -> None:
+        exchange = self.exchange
+        assert exchange is not None
+        if self.phase == HOLD:
+            exchange.answer_held(self.held, self.follower)
+            self.held = []
+        elif exchange.chunk_out:
+            exchange.client.write(exchange.last_chunk(self.follower))
+        exchange.node_done(self)
+
+    def may_go_on(self) -> None:
+        """The client took all: read on."""
+        if not self.closed and not self.mask & READ:
+            self.interest(self.mask | READ)
+
+    # --- idle ------------------------------------------------------------------------------------------------
+
+    def rest_idle(self) -> None:
+        """Go back to the pool."""
+        self.exchange = None
+        self.phase = IDLE
+        self.reused = True
+        self.idle_since = self.reactor.now
+        if self.mask != READ:
+            self.interest(READ)
+        self.node.pool.append(self)
+
+
+def _without(head: bytes, *spans: tuple[int, int]) -> bytes:
+    """Return `head` without some stretches."""
+    for start, end in sorted(spans, reverse=True):
+        head = head[:start] + head[end:]
+    return head
