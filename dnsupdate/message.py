@@ -18,9 +18,11 @@ import dns.rdata
 import dns.rdataclass
 import dns.rdatatype
 import dns.rdtypes.ANY.TSIG
+import dns.rrset
 import dns.tsig
 
 from dnsupdate.keys import Key
+from dnsupdate.rdata import NAMES_ONLY
 from dnsupdate.update import Add, Delete, NoName, NoRRset, Operation, Prerequisite, Present, Update
 
 MAX_BYTES = 65535
@@ -59,6 +61,21 @@ class Answer:
     tsig_error: str = ""
     server_time_s: float | None = None  # from a BADTIME answer
     message: dns.message.Message | None = field(default=None, compare=False, repr=False)
+
+    def data(self, rdtype: str) -> tuple[str, ...]:
+        """Return the data of that type in the answer section, canonical and sorted; aliases are not followed."""
+        found = [rdata.to_text() for rrset in self._sets(rdtype) for rdata in rrset]
+        return tuple(sorted(text.lower() if rdtype in NAMES_ONLY else text for text in found))
+
+    def ttl(self, rdtype: str) -> int:
+        """Return the TTL of that type in the answer section."""
+        return next((rrset.ttl for rrset in self._sets(rdtype)), 0)
+
+    def _sets(self, rdtype: str) -> list[dns.rrset.RRset]:
+        if self.message is None or not self.message.question:
+            return []
+        name, wanted = self.message.question[0].name, dns.rdatatype.from_text(rdtype)
+        return [rrset for rrset in self.message.answer if rrset.name == name and rrset.rdtype == wanted]
 
 
 @lru_cache(maxsize=4096)

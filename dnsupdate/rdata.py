@@ -30,7 +30,7 @@ FORBIDDEN = frozenset(
     | {"OPT", "ANY", "AXFR", "IXFR", "MAILA", "MAILB", "NONE"}
 )
 # Types whose data is names only: case does not matter in them, and servers keep what they got.
-_NAMES_ONLY = frozenset({"CNAME", "DNAME", "PTR", "SRV", "MX", "NS", "AFSDB", "KX", "RP"})
+NAMES_ONLY = frozenset({"CNAME", "DNAME", "PTR", "SRV", "MX", "NS", "AFSDB", "KX", "RP"})
 MAX_TTL = 2**31 - 1
 
 
@@ -66,7 +66,7 @@ def canonical(rdtype: str, text: str) -> str:
     except (dns.exception.DNSException, ValueError) as exc:
         raise RenderError(f"{rdtype} data {shown(text)} is not valid: {exc}") from None
     found = rdata.to_text()
-    return found.lower() if rdtype in _NAMES_ONLY else found
+    return found.lower() if rdtype in NAMES_ONLY else found
 
 
 def quote_txt(*strings: object) -> str:

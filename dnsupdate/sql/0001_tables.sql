@@ -100,9 +100,13 @@ CREATE TABLE IF NOT EXISTS dns_events (
   text text NOT NULL
 );
 
--- The state of each host at each target.
+-- The state of each host at each target. A host that only waits has the trouble of its target.
 CREATE OR REPLACE VIEW dns_host_states AS
-SELECT h.uuid AS node_uuid, l.target, h.gen, coalesce(d.state, 'published') AS state,
-       coalesce(d.since, h.changed_at) AS since, coalesce(d.attempts, 0) AS attempts, d.not_before, d.last_error
+SELECT h.uuid AS node_uuid, l.target, h.gen,
+       CASE WHEN d.state = 'pending'
+             AND l.server_state #>> '{error,kind}' IN ('refused', 'key', 'clock', 'zone', 'unable') THEN 'failed'
+            ELSE coalesce(d.state, 'published') END AS state,
+       coalesce(d.since, h.changed_at) AS since, coalesce(d.attempts, 0) AS attempts, d.not_before,
+       CASE WHEN d.node_uuid IS NOT NULL THEN coalesce(d.last_error, l.server_state #>> '{error,text}') END AS last_error
 FROM dns_hosts h CROSS JOIN dns_lease l
 LEFT JOIN dns_dirty d ON d.target = l.target AND d.node_uuid = h.uuid;

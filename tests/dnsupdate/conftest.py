@@ -67,3 +67,21 @@ async def server(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
             yield target
     else:
         yield request.getfixturevalue(request.param)
+
+
+@pytest.fixture(params=["builtin", "bind", "knot"])
+async def fresh(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
+    """Each of the three servers in turn, with empty zones."""
+    if request.param == "builtin":
+        async with builtin() as target:
+            yield target
+    else:
+        with real(request.param) as target:
+            yield target
+
+
+@pytest.fixture
+async def practice() -> AsyncIterator[Target]:
+    """The embedded authority with empty zones."""
+    async with builtin() as target:
+        yield target

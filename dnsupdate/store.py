@@ -1,0 +1,356 @@
+"""The sender's side of the tables, and the one place where a connection to PostgreSQL is made.
+
+Every transaction of a sender begins with the renewal of its lease: a sender that was stopped for too long changes
+nothing, whatever it believes.
+"""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any, Self
+
+import asyncpg
+
+from dnsupdate.errors import LeaseLostError, StoreError
+from dnsupdate.host import Host, from_facts
+from dnsupdate.plan import Conflict, Key
+from dnsupdate.queries import load
+from dnsupdate.records import Contribution
+
+_SQL = load("sender")
+ORPHAN = "orphan:"
+COMMAND_TIMEOUT_S = 10.0
+_UNSURE_NAMES = 500
+
+Pool = "asyncpg.Pool[asyncpg.Record]"
+Triple = tuple[str, str, str]  # zone, name, type
+
+
+@dataclass(frozen=True, slots=True)
+class Lease:
+    """The right to send to a target. `epoch` is the number of its fence."""
+
+    target: str
+    holder: str
+    epoch: int
+    seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Due:
+    """A host that is to be looked at. `host` is None for a name that has no host."""
+
+    uuid: str
+    gen: int
+    released: bool
+    attempts: int
+    host: Host | None
+
+    @property
+    def orphan(self) -> Triple | None:
+        """The zone, name and comma-separated types of a name that has our marker and no host."""
+        if not self.uuid.startswith(ORPHAN):
+            return None
+        zone, name, types = self.uuid.removeprefix(ORPHAN).split("/")
+        return zone, name, types
+
+
+@dataclass(frozen=True, slots=True)
+class Known:
+    """What the tables say about names."""
+
+    published: tuple[Contribution, ...]
+    unsure: frozenset[Triple]
+    adopted: frozenset[Key]
+    published_hosts: int
+    held_hosts: int
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Booking:
+    """What became of a batch; written in one transaction."""
+
+    contributions: Mapping[Key, tuple[Contribution, ...]]
+    settled: frozenset[Triple]
+    done: tuple[Due, ...] = ()
+    failed: Mapping[str, tuple[str, str]] | None = None  # uuid to (state, error)
+    batch: tuple[Due, ...] = ()
+    robbed: tuple[Conflict, ...] = ()
+    adopted: frozenset[Key] = frozenset()
+    frees: bool = False
+    traces: tuple["Trace", ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class Trace:
+    """One answered message, for `dns trace`."""
+
+    zone: str
+    hosts: tuple[tuple[str, int], ...]
+    message_id: int
+    seconds: float
+    rcode: str
+
+
+class Store:
+    """A pool of connections. `async with Store.open(dsn) as store`."""
+
+    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
+        self._pool = pool
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, dsn: str) -> "AsyncIterator[Self]":
+        """Open a small pool.
+
+        Raises:
+            StoreError: the database does not answer.
+        """
+        try:
+            pool = await asyncpg.create_pool(
+                dsn, min_size=1, max_size=6, command_timeout=COMMAND_TIMEOUT_S, timeout=COMMAND_TIMEOUT_S
+            )
+        except (OSError, asyncpg.PostgresError, TimeoutError) as exc:
+            raise StoreError(f"database: {type(exc).__name__}: {exc}") from exc
+        try:
+            yield cls(pool)
+        finally:
+            pool.terminate()
+
+    @asynccontextmanager
+    async def connection(self) -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
+        """Borrow a connection; database trouble becomes a StoreError."""
+        try:
+            async with self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection:
+                yield connection
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as exc:
+            raise StoreError(f"database: {type(exc).__name__}: {exc}") from exc
+
+    @asynccontextmanager
+    async def leased(self, lease: Lease) -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
+        """A transaction that happens only while the lease is ours.
+
+        Raises:
+            LeaseLostError: it is not; nothing was written.
+        """
+        async with self.connection() as connection, connection.transaction():
+            if await connection.fetchval(_SQL["renew"], lease.target, lease.epoch, lease.seconds) is None:
+                raise LeaseLostError(f"the lease of {lease.target} with epoch {lease.epoch} is over")
+            yield connection
+
+    async def register(self, target: str, kind: str) -> None:
+        """Make a target known; a new one gets all hosts as dirty."""
+        async with self.connection() as connection, connection.transaction():
+            await connection.execute(_SQL["lock_changes"])
+            if await connection.fetchval(_SQL["register"], target, kind):
+                await connection.execute(_SQL["mark_all"], target)
+
+    async def acquire(self, target: str, holder: str, seconds: float) -> tuple[Lease, dict[str, Any]] | None:
+        """Take a lease that nobody holds, with what is remembered of the server; None: somebody does."""
+        async with self.connection() as connection:
+            row = await connection.fetchrow(_SQL["acquire"], target, holder, seconds)
+        return None if row is None else (Lease(target, holder, row["epoch"], seconds), json.loads(row["server_state"]))
+
+    async def renew(self, lease: Lease) -> None:
+        """Keep the lease.
+
+        Raises:
+            LeaseLostError: too late.
+        """
+        async with self.leased(lease):
+            return
+
+    async def raise_epoch(self, lease: Lease, *, above: int = 0) -> Lease:
+        """Take a new number for the fence: what was sent with the old one can no longer be applied.
+
+        Raises:
+            LeaseLostError: the lease is over.
+        """
+        async with self.connection() as connection:
+            epoch = await connection.fetchval(
+                _SQL["raise_epoch"], lease.target, lease.holder, lease.epoch, above + 1, lease.seconds
+            )
+        if epoch is None:
+            raise LeaseLostError(f"the lease of {lease.target} with epoch {lease.epoch} is over")
+        return Lease(lease.target, lease.holder, epoch, lease.seconds)
+
+    async def give_up(self, lease: Lease) -> None:
+        """Let the next sender begin."""
+        async with self.connection() as connection:
+            await connection.execute(_SQL["give_up"], lease.target, lease.holder, lease.epoch)
+
+    async def remember(self, lease: Lease, state: Mapping[str, Any]) -> None:
+        """Keep something about the server; a key replaces the same key."""
+        async with self.leased(lease) as connection:
+            await connection.execute(_SQL["set_state"], lease.target, lease.epoch, json.dumps(state))
+
+    async def due(self, lease: Lease, limit: int) -> list[Due]:
+        """Return hosts that are to be looked at, oldest first."""
+        async with self.leased(lease) as connection:
+            rows = await connection.fetch(_SQL["due"], lease.target, limit)
+        return [Due(row["node_uuid"], row["dirty_gen"], row["released"], row["attempts"], _host(row)) for row in rows]
+
+    async def known(self, lease: Lease, hosts: Sequence[str], wanted: Iterable[Key]) -> Known:
+        """Return what is known at the names that these hosts have or want, and about unsure ones."""
+        zones, names = _columns(wanted, 2)
+        async with self.connection() as connection:
+            places = (lease.target, list(hosts), zones, names, _UNSURE_NAMES)
+            published = await connection.fetch(_SQL["published_at"], *places)
+            unsure = await connection.fetch(_SQL["unsure_at"], *places)
+            adopted = await connection.fetch(_SQL["adopted"], lease.target)
+            counts = await connection.fetch(_SQL["counts"], lease.target)
+        return Known(
+            published=tuple(_contribution(lease.target, row) for row in published),
+            unsure=frozenset((row["zone"], row["name"], row["rdtype"]) for row in unsure),
+            adopted=frozenset((row["zone"], row["name"]) for row in adopted),
+            published_hosts=counts[0]["published"],
+            held_hosts=counts[0]["held"],
+        )
+
+    async def note_unsure(self, lease: Lease, triples: Iterable[Triple]) -> frozenset[Triple]:
+        """Write down what a message is about to change; return what was not written down before."""
+        async with self.leased(lease) as connection:
+            rows = await connection.fetch(_SQL["note_unsure"], lease.target, *_columns(triples, 3))
+        return frozenset((row["zone"], row["name"], row["rdtype"]) for row in rows)
+
+    async def forget_unsure(self, lease: Lease, triples: Iterable[Triple]) -> None:
+        """The server has said that it did not apply the message."""
+        async with self.leased(lease) as connection:
+            await connection.execute(_SQL["forget_unsure"], lease.target, *_columns(triples, 3))
+
+    async def book(self, lease: Lease, booking: Booking, *, backoff: tuple[float, float]) -> None:
+        """Write down what became of a batch. `backoff`: first and longest seconds until a host is looked at again."""
+        async with self.leased(lease) as connection:
+            target = lease.target
+            if booking.contributions:
+                await connection.execute(_SQL["unpublish"], target, *_columns(booking.contributions, 2))
+                rows = [one for found in booking.contributions.values() for one in found]
+                await connection.execute(_SQL["publish"], target, *_publish_columns(rows))
+            if booking.settled:
+                await connection.execute(_SQL["forget_unsure"], target, *_columns(booking.settled, 3))
+            if booking.done:
+                done = [due.uuid for due in booking.done], [due.gen for due in booking.done]
+                await connection.execute(_SQL["clean"], target, *done)
+            await self._put_off(connection, target, booking, backoff)
+            if booking.adopted:
+                await connection.execute(_SQL["unadopt"], target, *_columns(booking.adopted, 2))
+            if booking.frees:
+                await connection.execute(_SQL["wake_conflicts"], target)
+            for trace in booking.traces:
+                uuids, gens = [uuid for uuid, _ in trace.hosts], [gen for _, gen in trace.hosts]
+                await connection.execute(
+                    _SQL["trace"], target, uuids, [trace.zone] * len(uuids), gens, trace.message_id, lease.epoch,
+                    lease.holder, trace.seconds, trace.rcode,
+                )  # fmt: skip
+
+    async def _put_off(
+        self,
+        connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]",
+        target: str,
+        booking: Booking,
+        backoff: tuple[float, float],
+    ) -> None:
+        failed = booking.failed or {}
+        rows = [(due.uuid, due.gen, *failed[due.uuid]) for due in booking.batch if due.uuid in failed]
+        if rows:
+            await connection.execute(_SQL["put_off"], target, *_columns(rows, 4), *backoff)
+        if booking.robbed:
+            uuids, errors = [one.host for one in booking.robbed], [one.text for one in booking.robbed]
+            await connection.execute(_SQL["robbed"], target, uuids, errors, backoff[0])
+
+    async def event(self, target: str, kind: str, text: str) -> None:
+        """Write down something that an operator should know."""
+        async with self.connection() as connection:
+            await connection.execute(_SQL["event"], target, kind, text)
+            await connection.execute(_SQL["trim_events"])
+
+    async def zone(self, lease: Lease, zone: str) -> tuple[tuple[Contribution, ...], frozenset[Triple]]:
+        """Return all that we have in a zone, and all that is unsure there."""
+        async with self.connection() as connection:
+            published = await connection.fetch(_SQL["published_zone"], lease.target, zone)
+            unsure = await connection.fetch(_SQL["unsure_zone"], lease.target, zone)
+        return (
+            tuple(_contribution(lease.target, row) for row in published),
+            frozenset((row["zone"], row["name"], row["rdtype"]) for row in unsure),
+        )
+
+    async def doubt_zone(self, lease: Lease, zone: str) -> None:
+        """Nothing that the table says about a zone can be trusted any more; everything is sent again."""
+        async with self.leased(lease) as connection:
+            await connection.execute(_SQL["doubt_zone"], lease.target, zone)
+
+    async def mark_all(self, lease: Lease) -> None:
+        """Look at every host again: the templates are others."""
+        async with self.leased(lease) as connection:
+            await connection.execute(_SQL["lock_changes"])
+            await connection.execute(_SQL["mark_all"], lease.target)
+
+    async def note_orphans(self, lease: Lease, orphans: Iterable[Triple]) -> None:
+        """Have names deleted that carry our marker and belong to no host."""
+        async with self.leased(lease) as connection:
+            uuids = [f"{ORPHAN}{zone}/{name}/{types}" for zone, name, types in orphans]
+            await connection.execute(_SQL["orphans"], lease.target, uuids)
+
+    async def sweep(self, *, missing_after_s: float | None, prefill: Sequence[str], domain: str) -> int:
+        """Notice hosts that stopped pinging, fill in names, bury what is gone; return how many hosts became dirty."""
+        async with self.connection() as connection, connection.transaction():
+            await connection.execute(_SQL["lock_changes"])
+            rows = list(await connection.fetch(_SQL["prefill"], list(prefill), domain)) if prefill else []
+            if missing_after_s is not None:
+                rows += await connection.fetch(_SQL["missing"], missing_after_s)
+            uuids, gens = [row["uuid"] for row in rows], [row["gen"] for row in rows]
+            await connection.execute(_SQL["mark_dirty"], uuids, gens)
+            await connection.execute(_SQL["bury_for_good"], [f"was:{name}" for name in prefill])
+        return len(rows)
+
+    @asynccontextmanager
+    async def nudges(self) -> AsyncIterator[asyncio.Event]:
+        """An event that is set whenever somebody says that there is something to do."""
+        wake = asyncio.Event()
+        async with self.connection() as connection:
+            heard = lambda *_: wake.set()  # noqa: E731 -- the same object is needed twice
+            await connection.add_listener("dns", heard)
+            try:
+                yield wake
+            finally:
+                if not connection.is_closed():
+                    await connection.remove_listener("dns", heard)
+
+
+def _host(row: asyncpg.Record) -> Host | None:
+    if row["facts"] is None:
+        return None
+    facts = json.loads(row["facts"])
+    return from_facts(row["node_uuid"], facts, gen=row["gen"], removed=row["removed"], missing=row["missing"])
+
+
+def _contribution(target: str, row: asyncpg.Record) -> Contribution:
+    return Contribution(
+        target=target,
+        zone=row["zone"],
+        name=row["name"],
+        rdtype=row["rdtype"],
+        rdata=row["rdata"],
+        ttl=row["ttl"],
+        host=row["node_uuid"],
+        gen=row["gen"],
+        shared=row["shared"],
+        yields=row["yields"],
+    )
+
+
+def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
+    found = list(rows)
+    return [[row[at] for row in found] for at in range(width)]
+
+
+def _publish_columns(rows: Sequence[Contribution]) -> list[list[Any]]:
+    return _columns(
+        [
+            (one.zone, one.name, one.rdtype, one.rdata, one.ttl, one.host, one.gen, one.shared, one.yields)
+            for one in rows
+        ],
+        9,
+    )
