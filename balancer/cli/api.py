@@ -1,6 +1,5 @@
 """`arv-balance api`: an API node on PostgreSQL that may run any number of times."""
 
-import asyncio
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -50,6 +49,8 @@ def serve(
 @app.command("migrate")
 def migrate_command(context: typer.Context, config: ConfigOption = None) -> None:
     """Bring the schema up to date; safe to run anywhere at any time, each migration is applied once."""
+    import asyncio
+
     from apiserver.errors import ApiServerError
     from apiserver.node import all_migrations, prepare, with_database
 
@@ -78,6 +79,7 @@ def _settings(config: Path | None) -> "Settings":
 
 
 def _run(settings: "Settings", *, migrate: bool) -> None:
+    import asyncio
     import json
 
     from apiserver import logs

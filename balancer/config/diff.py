@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from balancer.config import flat
+from balancer.config.errors import Loc
 from balancer.config.schema import Config
 
 
@@ -33,23 +34,23 @@ def differences(old: Config, new: Config) -> tuple[Change, ...]:
 
     Items of lists are matched by name, bind or certificate; what is there on one side only is one change.
     """
-    return tuple(_between(flat.plain(old), flat.plain(new), ""))
+    return tuple(_between(flat.unmasked(old), flat.unmasked(new), (), ""))
 
 
-def _between(old: Any, new: Any, path: str) -> Iterator[Change]:
+def _between(old: Any, new: Any, loc: Loc, path: str) -> Iterator[Change]:
     if old == new:
         return
     if isinstance(old, dict) and isinstance(new, dict):
         for key in {**old, **new}:
-            yield from _between(old.get(key), new.get(key), f"{path}.{key}" if path else str(key))
+            yield from _between(old.get(key), new.get(key), (*loc, key), f"{path}.{key}" if path else str(key))
     elif isinstance(old, list) and isinstance(new, list) and flat.is_list_of_mappings([*old, *new]):
         was, now = _by_name(old), _by_name(new)
         for name in {**was, **now}:
-            yield from _between(was.get(name), now.get(name), f"{path}[{name}]")
+            yield from _between(was.get(name), now.get(name), (*loc, name), f"{path}[{name}]")
         if list(was) != list(now) and sorted(was) == sorted(now):
             yield Change(f"{path} (order)", list(was), list(now))
     else:
-        yield Change(path, old, new)
+        yield Change(path, *(None if side is None else flat.masked(side, loc) for side in (old, new)))
 
 
 def _by_name(items: list[Any]) -> dict[str, Any]:

@@ -28,18 +28,32 @@ class Value:
 
 def plain(config: Config) -> dict[str, Any]:
     """Return the configuration as JSON can hold it: units as text, unset keys left out, secrets of `dns:` masked."""
-    data: dict[str, Any] = _shown(config.model_dump(mode="json", by_alias=True), ())
+    return {key: masked(value, (key,)) for key, value in unmasked(config).items()}
+
+
+def unmasked(config: Config) -> dict[str, Any]:
+    """Return the same with what stands under `dns:`, for comparing alone."""
+    data: dict[str, Any] = _set(config.model_dump(mode="json", by_alias=True), ())
     return data
 
 
-def _shown(value: Any, loc: Loc) -> Any:
+def _set(value: Any, loc: Loc) -> Any:
     if isinstance(value, dict):
         # A header of a match without a value means that it has to be present; elsewhere None is "not set".
         is_match = loc[-1:] == ("headers",)
-        return {key: _shown(item, (*loc, key)) for key, item in value.items() if item is not None or is_match}
-    if isinstance(value, list | tuple):
-        return [_shown(item, (*loc, index)) for index, item in enumerate(value)]
-    return masking.MASK if loc[:1] == ("dns",) and masking.is_secret(loc) else value
+        return {key: _set(item, (*loc, key)) for key, item in value.items() if item is not None or is_match}
+    return [_set(item, (*loc, index)) for index, item in enumerate(value)] if isinstance(value, list) else value
+
+
+def masked(value: Any, loc: Loc) -> Any:
+    """Return the value at `loc` with stars in place of secrets. Only under `dns:` can there be any."""
+    if loc[0] != "dns":
+        return value
+    if isinstance(value, dict):
+        return {key: masked(item, (*loc, key)) for key, item in value.items()}
+    if isinstance(value, list):
+        return [masked(item, (*loc, index)) for index, item in enumerate(value)]
+    return masking.MASK if masking.is_secret(loc) else value
 
 
 def values(data: object, loc: Loc = (), path: str = "") -> Iterator[Value]:

@@ -204,6 +204,11 @@ class Workers(Text, int):
         raise bad(f"{spelled(value)} is not a number of workers", "write auto, or a number from 1 to 64")
 
     @classmethod
+    def __get_pydantic_core_schema__(cls, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
+        shown = core_schema.plain_serializer_function_ser_schema(lambda value: int(value) or "auto")
+        return core_schema.no_info_plain_validator_function(cls._accept, serialization=shown)
+
+    @classmethod
     def __get_pydantic_json_schema__(cls, _schema: CoreSchema, _handler: GetJsonSchemaHandler) -> JsonSchemaValue:
         return {"anyOf": [{"const": "auto"}, {"type": "integer", "minimum": 1, "maximum": 64}]}
 
