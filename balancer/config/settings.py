@@ -23,7 +23,7 @@ def settings(config: Config, generation: int) -> model.Snapshot:
         forwarding=model.Forwarding(
             trusted_proxies=tuple(map(str, config.trusted_proxies)),
             internal_networks=tuple(map(str, config.internal_networks)),
-            external_client_header=forwarding.external_client,
+            external_client_header=forwarding.external_client and bool(config.internal_networks),
             default_host=forwarding.default_host,
             via=forwarding.via,
             drop_underscore=forwarding.drop_underscore,

@@ -64,7 +64,7 @@ async def _one(client: httpx.AsyncClient, tally: Tally, method: str, body: bytes
     if answer.status_code >= 400:
         tally.fail(f"{method}: {answer.status_code} {answer.headers.get('x-request-id', 'no request id')}")
         return
-    tally.succeeded(answer.headers.get("x-arv-node", "?"), time.monotonic() - began)
+    tally.succeeded(answer.headers.get("x-node", "?"), time.monotonic() - began)
 
 
 async def websocket_echo(url: str, tally: Tally) -> None:
@@ -89,7 +89,7 @@ async def curl_reads(url: str, tally: Tally) -> None:
     while curl is not None:
         began = time.monotonic()
         process = await asyncio.create_subprocess_exec(
-            *(curl, "-sS", "--max-time", "30", "-o", "/dev/null", "-w", "%{http_code} %header{x-arv-node}"),
+            *(curl, "-sS", "--max-time", "30", "-o", "/dev/null", "-w", "%{http_code} %header{x-node}"),
             f"{url}/arvados/v1/collections",
             stdin=asyncio.subprocess.DEVNULL,
             stdout=asyncio.subprocess.PIPE,

@@ -29,8 +29,15 @@ def test_the_arvados_preset_routes_pings_to_the_designated_node() -> None:
         ("node-ping", "/arvados/v1/nodes/{uuid}/ping", "dns")
     ]
     assert made.designations == (model.Designation("dns", ("api1", "api2"), None, 0),)
-    assert made.forwarding.external_client_header
+    assert not made.forwarding.external_client_header, "without internal networks every client would be external"
     assert made.timeouts.response_s > 300
+
+
+def test_internal_networks_make_the_arvados_preset_tell_nodes_who_is_external() -> None:
+    text = "preset: arvados\ninternal_networks: [10.0.0.0/8]" + SMALL
+    forwarding = snapshot(loaded(text).require(), generation=1).snapshot.forwarding
+    assert forwarding.external_client_header
+    assert forwarding.internal_networks == ("10.0.0.0/8",)
 
 
 def test_what_the_file_says_wins_over_the_preset() -> None:
