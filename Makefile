@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up on a fresh machine: a virtual environment, then the work itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check fix lint types imports bench wheel system-packages clean
+.PHONY: help demo test test-all check fix lint types imports docs bench wheel system-packages clean
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -37,6 +37,9 @@ imports: $(VENV)/.installed
 
 fix: $(VENV)/.installed ## mend what ruff can mend
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
+
+docs: $(VENV)/.installed ## write the generated references again
+	@PYTHONPATH=. $(BIN)/python tools/config_reference.py && PYTHONPATH=. $(BIN)/python tools/cli_reference.py
 
 bench: $(VENV)/.installed ## CPU per request beside HAProxy, nginx, Envoy, Caddy and Traefik
 	@$(BIN)/python -P -m bench

@@ -109,10 +109,15 @@ def say(text: str) -> None:
     print(text, file=sys.stderr, flush=True)
 
 
-def emit(document: Any) -> None:
-    """Print a document as JSON, for people on a terminal with line breaks."""
-    json.dump(document, sys.stdout, indent=2 if sys.stdout.isatty() else None, ensure_ascii=False)
-    sys.stdout.write("\n")
+def emit(document: dict[str, Any], form: str = "json") -> None:
+    """Print a document: `json` (for people on a terminal with line breaks), `jsonl` or `yaml`."""
+    if form == "yaml":
+        from balancer.config.flat import as_yaml
+
+        sys.stdout.write(as_yaml(document))
+    else:
+        spread = 2 if form == "json" and sys.stdout.isatty() else None
+        sys.stdout.write(json.dumps(document, indent=spread, ensure_ascii=False) + "\n")
     sys.stdout.flush()
 
 

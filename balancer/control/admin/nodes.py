@@ -93,6 +93,7 @@ class NodeRoutes:
             "state": done.state,
             "changed": done.changed,
             "consequence": done.consequence,
+            "timeout_s": float(self._services.site.config.drain.timeout),
             "dry_run": bool(call.body.get("dry_run")),
             "exchanges": await self._under_way(node) if node and not call.body.get("dry_run") else [],
             **done.facts,

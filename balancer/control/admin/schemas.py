@@ -165,6 +165,7 @@ ACTION = open_(
         state=TEXT,
         changed=FLAG,
         consequence=TEXT,
+        timeout_s=SECONDS,
         dry_run=FLAG,
         exchanges=many(EXCHANGE),
     )

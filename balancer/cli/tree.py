@@ -1,0 +1,43 @@
+"""The whole command tree, from the modules of this package."""
+
+import importlib
+import pkgutil
+from pathlib import Path
+
+import typer
+
+from balancer import __version__
+
+EPILOG = """Exit codes: 0 done; 1 the answer is no or bad; 2 usage; 3 invalid configuration; 4 the admin API does not
+answer; 5 not in time; 6 refused by a safety guard (--force); 130 interrupted."""
+
+
+def tree() -> typer.Typer:
+    """Return the tree. Each module with a `register` adds its commands."""
+    app = typer.Typer(
+        name="arv-balance",
+        help="Balance requests over identical API servers; drain, park, upgrade, explain.",
+        epilog=EPILOG,
+        no_args_is_help=True,
+        pretty_exceptions_enable=False,
+        context_settings={"help_option_names": ["-h", "--help"]},
+    )
+    app.callback()(_root)
+    app.command("version", rich_help_panel="Shell")(version)
+    package = "balancer.cli"
+    for module in sorted(pkgutil.iter_modules([str(Path(__file__).parent)]), key=lambda module: module.name):
+        if module.name.startswith("__"):
+            continue
+        register = getattr(importlib.import_module(f"{package}.{module.name}"), "register", None)
+        if register is not None:
+            register(app)
+    return app
+
+
+def _root() -> None:
+    """Balance requests over identical API servers; drain, park, upgrade, explain."""
+
+
+def version() -> None:
+    """Print the version."""
+    typer.echo(f"arv-balance {__version__}")
