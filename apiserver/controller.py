@@ -402,7 +402,7 @@ class Controller:
         values = dict(draft.new)
         if "modified_by_user_uuid" in self.resource.attributes:
             values["modified_by_user_uuid"] = call.viewer.user_uuid
-        names = [name for name, value in values.items() if value is not None or name in draft.new]
+        names = [name for name, value in values.items() if value is not None]  # the column's default otherwise
         placeholders = [binder.bind(values[name], self._type(name)) for name in names]
         sql = (
             f"INSERT INTO {quote(self.resource.table)} ({', '.join(map(quote, names))})"

@@ -5,10 +5,12 @@ from collections.abc import Iterator
 from apiserver.controller import Controller
 from apiserver.operation import Operation
 from apiserver.resources.collections import Collections
+from apiserver.resources.containers import Containers
 from apiserver.resources.groups import Groups
 from apiserver.resources.links import Links
 from apiserver.resources.logs import Logs
 from apiserver.resources.nodes import Nodes
+from apiserver.resources.requests import ContainerRequests
 from apiserver.resources.simple import (
     AuthorizedKeys,
     ComputedPermissions,
@@ -25,7 +27,8 @@ class Registry:
 
     def __init__(self) -> None:
         self._controllers: tuple[Controller, ...] = (
-            Tokens(), AuthorizedKeys(), Collections(), ComputedPermissions(), Groups(), KeepServices(), Links(),
+            Tokens(), AuthorizedKeys(), Collections(), ComputedPermissions(), ContainerRequests(), Containers(),
+            Groups(), KeepServices(), Links(),
             Logs(), Nodes(), Users(), VirtualMachines(), Workflows(),
         )  # fmt: skip
         self._by_infix = {one.resource.infix: one for one in self._controllers if one.resource.infix}

@@ -9,10 +9,10 @@ from typing import Any
 from apiserver import permissions
 from apiserver.controller import Controller, Draft
 from apiserver.errors import ForbiddenError, InvalidError
-from apiserver.filters import Scope, compile_filters
 from apiserver.names import new_uuid, system_user
 from apiserver.operation import INCLUDE_TRASH, UNIQUE_NAME, UUID, Call, Operation, Parameter, Reply
 from apiserver.permissions import Level, groups_above, level_expression, reachable, require_owner
+from apiserver.priorities import refresh_project
 from apiserver.schema import GROUPS, LINKS
 from apiserver.sqltext import Binder
 from apiserver.store.pool import Lock
@@ -183,6 +183,7 @@ class Groups(Controller):
             await permissions.refresh_edge(session, new["uuid"], Level.MANAGE, [user])
         if draft.changed("owner_uuid", "trash_at"):
             await permissions.refresh_trash(session, new["uuid"])
+            await refresh_project(session, new["uuid"])
 
     async def delete(self, call: Call) -> Reply:
         """Put the group into the trash."""
@@ -228,12 +229,3 @@ def _check_filters(properties: Any) -> None:
     for item in found:
         if not isinstance(item[0], str | list) or not isinstance(item[1], str):
             raise InvalidError(f"properties.filters: {item!r:.80} is no filter")
-
-
-def compiles(filters: list[Any], scope: Scope) -> bool:
-    """Return whether filters mean something for a resource."""
-    try:
-        compile_filters(filters, scope, Binder())
-    except InvalidError:
-        return False
-    return True

@@ -9,10 +9,10 @@ from ipaddress import ip_address
 from typing import Any
 
 from apiserver import audit
-from apiserver.auth import Viewer
+from apiserver.acting import system_viewer
 from apiserver.controller import Controller, Draft
 from apiserver.errors import InvalidError, NotFoundError, NotLoggedInError, UnavailableError
-from apiserver.names import TOKEN, new_secret, system_user
+from apiserver.names import new_secret
 from apiserver.operation import UUID, Call, Operation, Parameter, Reply
 from apiserver.permissions import not_found
 from apiserver.schema import NODES
@@ -193,7 +193,7 @@ class Nodes(Controller):
             NotLoggedInError: the secret is wrong. Cloud images halt on that text, so nothing else may say it.
             UnavailableError: the ping came over a balancer that is no longer the one that designates.
         """
-        call.viewer = _system(call)
+        call.viewer = system_viewer(call.context.cluster)
         parameters = call.parameters
         await self._check_epoch(call)
         try:
@@ -273,8 +273,3 @@ def _host(call: Call, row: Mapping[str, Any]) -> Host:
         info=json.loads(row["info"]),
         first_ping_at=first.isoformat() if first else None,
     )
-
-
-def _system(call: Call) -> Viewer:
-    uuid = system_user(call.context.cluster)
-    return Viewer(uuid, True, True, f"{call.context.cluster}-{TOKEN}-000000000000000", ("all",), "", (uuid,))
