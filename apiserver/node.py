@@ -21,7 +21,9 @@ from apiserver.http.metrics import Metrics
 from apiserver.http.request import networks
 from apiserver.http.routing import PREFIX, Router
 from apiserver.http.server import serving
+from apiserver.jobs import Jobs, seed
 from apiserver.launcher import LocalServer, find_binaries
+from apiserver.maintenance import Maintenance
 from apiserver.monitor import Monitor
 from apiserver.operation import Context
 from apiserver.registry import Registry
@@ -31,6 +33,7 @@ from apiserver.store.pool import DatabaseSettings, Store
 
 logger = logging.getLogger(__name__)
 FIRST_LOOK_S = 5.0
+JOBS_STOP_S = 3.0  # a batch is shorter
 
 
 def database_settings(settings: Settings) -> DatabaseSettings:
@@ -48,6 +51,7 @@ async def prepare(settings: Settings, steps: Sequence[Migration]) -> list[Migrat
     async with Store(database_settings(settings)) as store, store.session() as session:
         applied = await migrate(session, steps)
         await seeds.plant(session, settings)
+        await seed(session, Maintenance(Context(settings, Registry())).jobs())
         return applied
 
 
@@ -65,6 +69,7 @@ class Node:
         self._needed = needed_level(steps)
         self._monitor = Monitor(database_settings(settings), self._needed, clock)
         self._context = Context(settings, self._registry, vocabulary)
+        self._jobs = Jobs(self._store, Maintenance(self._context).jobs(), note=self._note_job)
         self._stop = asyncio.Event()
         self.addresses: list[str] = []
         self._watch()
@@ -84,6 +89,9 @@ class Node:
             {"used": lambda: self._store.sizes()[0], "idle": lambda: self._store.sizes()[1]},
         )  # fmt: skip
 
+    def _note_job(self, job: str, result: str) -> None:
+        self._metrics.jobs.labels(job, result).inc()
+
     def stop(self) -> None:
         """Make `run` return, gracefully."""
         self._stop.set()
@@ -97,7 +105,8 @@ class Node:
                 stack.callback(loop.remove_signal_handler, number)
             await stack.enter_async_context(self._store)
             async with asyncio.TaskGroup() as tasks:
-                background = [tasks.create_task(self._monitor.run(), name="monitor")]
+                monitor = tasks.create_task(self._monitor.run(), name="monitor")
+                jobs = tasks.create_task(self._jobs.run(), name="jobs")
                 try:
                     async with serving(
                         self._application(), self._settings.listen, timeout_s=self._settings.stop_timeout_s
@@ -111,10 +120,15 @@ class Node:
                         await self._stop.wait()
                         # Health says ERROR while requests are still taken: the balancer moves away first.
                         self._monitor.stopping = True
+                        self._jobs.stop()
                         logger.info("stopping", extra={"delay_s": self._settings.stop_delay_s})
                         await asyncio.sleep(self._settings.stop_delay_s)
                 finally:
-                    for task in background:
+                    self._jobs.stop()
+                    with suppress(TimeoutError):
+                        async with asyncio.timeout(JOBS_STOP_S):
+                            await asyncio.wait([jobs])
+                    for task in (monitor, jobs):
                         task.cancel()
 
     def _application(self) -> Any:

@@ -6,6 +6,7 @@ from apiserver.controller import Controller
 from apiserver.operation import Operation
 from apiserver.resources.collections import Collections
 from apiserver.resources.containers import Containers
+from apiserver.resources.contents import Contents
 from apiserver.resources.groups import Groups
 from apiserver.resources.links import Links
 from apiserver.resources.logs import Logs
@@ -18,6 +19,7 @@ from apiserver.resources.simple import (
     VirtualMachines,
     Workflows,
 )  # fmt: skip
+from apiserver.resources.system import System
 from apiserver.resources.tokens import Tokens
 from apiserver.resources.users import Users
 
@@ -41,6 +43,8 @@ class Registry:
         """Return the operations of all resources."""
         for controller in self._controllers:
             yield from controller.operations()
+        yield from Contents().operations()
+        yield from System().operations()
 
     def wrappers(self) -> frozenset[str]:
         """Return the keys under which bodies may hold attributes."""

@@ -45,6 +45,8 @@ class Router:
             MethodNotAllowedError: the path is known, the method is not.
         """
         method = {"PATCH": "PUT", "HEAD": "GET"}.get(method, method)
+        if raw_path.rstrip("/") == "/sys/trash_sweep":  # the one operation that lives outside of the prefix
+            raw_path = f"{PREFIX}sys/trash_sweep"
         if not raw_path.startswith(PREFIX):
             raise NotFoundError
         segments = tuple(_decoded(segment) for segment in raw_path.removeprefix(PREFIX).split("/"))

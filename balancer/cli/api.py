@@ -2,7 +2,7 @@
 
 from dataclasses import replace
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -19,6 +19,7 @@ ListenOption = Annotated[
     list[str] | None,
     typer.Option("--listen", help="HOST:PORT or unix:/path instead of the configured ones; may be repeated."),
 ]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 MigrateOption = Annotated[bool, typer.Option(help="Bring the schema up to date before serving.")]
 
 app = typer.Typer(
@@ -62,6 +63,76 @@ def migrate_command(context: typer.Context, config: ConfigOption = None) -> None
         typer.echo(f"applied {step.component} {step.version:04d} {step.name}")
     if not applied:
         typer.echo("the schema is up to date")
+
+
+jobs_app = typer.Typer(invoke_without_command=True, help="Show the periodic jobs of the cluster, or run one now.")
+app.add_typer(jobs_app, name="jobs")
+
+
+@jobs_app.callback()
+def jobs_command(context: typer.Context, config: ConfigOption = None, as_json: JsonOption = False) -> None:
+    """Show each job: when it ran, how it ended, when it runs next."""
+    import asyncio
+    import json
+
+    context.obj = config or context.obj
+    if context.invoked_subcommand is not None:
+        return
+    rows = asyncio.run(_jobs(_settings(context.obj)))
+    if as_json:
+        typer.echo(json.dumps(rows, indent=2, default=str))
+        return
+    typer.echo(f"{'JOB':<18} {'EVERY':>8} {'LAST RUN':<20} {'ROWS':>7} {'NEXT IN':>8}  STATE")
+    for row in rows:
+        finished = f"{row['finished']:%Y-%m-%d %H:%M:%S}" if row["finished"] else "never"
+        state = "running" if row["running"] else row["last_error"] or "ok"
+        next_in = f"{max(0, row['next_in'].total_seconds()):.0f}s"
+        every = f"{row['every'].total_seconds():.0f}s"
+        typer.echo(f"{row['name']:<18} {every:>8} {finished:<20} {row['last_rows'] or 0:>7} {next_in:>8}  {state}")
+
+
+@jobs_app.command("run")
+def run_job(context: typer.Context, name: str, config: ConfigOption = None) -> None:
+    """Make a job due now and wait up to 60 s until some node has run it."""
+    import asyncio
+
+    from apiserver.errors import ApiServerError
+
+    try:
+        done = asyncio.run(_run_job(_settings(config or context.obj), name))
+    except ApiServerError as exc:
+        raise CommandError(f"job {name} was not run", why=str(exc)) from exc
+    if not done:
+        raise CommandError(
+            f"job {name} is due, but no node has run it yet", hint="arv-balance api jobs", code=Exit.DEADLINE
+        )
+    typer.echo(f"job {name} has run")
+
+
+async def _jobs(settings: "Settings") -> list[dict[str, Any]]:
+    from apiserver.jobs import listed
+    from apiserver.node import database_settings, with_database
+    from apiserver.store.pool import Store
+
+    async with Store(database_settings(with_database(settings))) as store, store.session() as session:
+        return [dict(row) for row in await listed(session)]
+
+
+async def _run_job(settings: "Settings", name: str, wait_s: float = 60.0) -> bool:
+    import asyncio
+
+    from apiserver.jobs import ask_for, is_finished
+    from apiserver.node import database_settings, with_database
+    from apiserver.store.pool import Store
+
+    async with Store(database_settings(with_database(settings))) as store, store.session() as session:
+        before = await ask_for(session, name)
+        deadline = asyncio.get_running_loop().time() + wait_s
+        while not await is_finished(session, name, before):
+            if asyncio.get_running_loop().time() > deadline:
+                return False
+            await asyncio.sleep(0.2)
+        return True
 
 
 def _settings(config: Path | None) -> "Settings":
