@@ -15,11 +15,12 @@ from pathlib import Path
 
 from balancer.model import Health, Listener, Node, Snapshot
 from balancer.net.downstream import Downstream
+from balancer.net.listener import Gate
 from balancer.net.plane import Plane
 from balancer.net.poller import READ
 from balancer.net.reactor import Reactor
 from balancer.net.upstream import Upstream
-from balancer.scoreboard import C_HEALTH, C_HEALTHY_SINCE_NS, C_VERDICT_NS, Scoreboard, control_cell
+from balancer.scoreboard import C_HEALTH, C_HEALTHY_SINCE_NS, C_VERDICT_NS, W_LISTENERS, Scoreboard, control_cell
 from bench.core import REAL_REQUEST, REAL_RESPONSE, SMALL_REQUEST, SMALL_RESPONSE
 
 CONNECTIONS = 48
@@ -108,7 +109,7 @@ class Bench:
         listener = Listener(0, "127.0.0.1:1")
         self.plane.apply(Snapshot(1, "bench", listeners=(listener,), nodes=nodes), [])
         self.plane.turn_end()
-        gate = self.plane._gate(listener)
+        gate = Gate(listener, self.plane.row + W_LISTENERS)
         self.plane.gates[0] = gate
         self.clients = [Downstream(self.plane, Wire(n), n, gate, "127.0.0.1", n) for n in range(100, 100 + CONNECTIONS)]
         self.plane.clients.update(self.clients)
@@ -134,7 +135,8 @@ class Bench:
         events = []
         for client in self.clients:
             exchange = client.exchange
-            assert exchange is not None and exchange.upstream is not None
+            if exchange is None or exchange.upstream is None:
+                raise RuntimeError("an exchange did not begin")
             exchange.upstream.sock.incoming = response.replace(_ID, exchange.request_id)  # type: ignore[attr-defined]
             events.append((exchange.upstream.fd, READ))
         self.readiness.events = events

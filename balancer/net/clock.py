@@ -11,11 +11,12 @@ class WallClock:
     It is monotonic time plus an offset that `adjust` renews, so a line costs no clock reading.
     """
 
-    __slots__ = ("_combined", "_haproxy", "_iso", "_offset_ns", "_second")
+    __slots__ = ("_combined", "_haproxy", "_iso", "_iso_at", "_iso_text", "_offset_ns", "_second")
 
     def __init__(self) -> None:
         self._second = -1
         self._iso = self._combined = self._haproxy = b""
+        self._iso_at, self._iso_text = -1, b""  # of the last call: all lines of a turn have one time
         self._offset_ns = 0
         self.adjust()
 
@@ -36,8 +37,10 @@ class WallClock:
 
     def iso(self, mono_ns: int) -> bytes:
         """Return RFC 3339 in UTC with milliseconds."""
-        millis = self._at(mono_ns)
-        return b"%b.%03dZ" % (self._iso, millis)
+        if mono_ns != self._iso_at:
+            millis = self._at(mono_ns)
+            self._iso_at, self._iso_text = mono_ns, b"%b.%03dZ" % (self._iso, millis)
+        return self._iso_text
 
     def combined(self, mono_ns: int) -> bytes:
         """Return the time of the combined log format."""

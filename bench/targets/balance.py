@@ -42,7 +42,7 @@ class ArvBalance:
             "log": {"access": "json", "path": "/dev/null"},
         }
         path = write_json(setup.folder / "balance.yml", config)
-        argv = [sys.executable, "-P", "-m", "balancer", "serve", path]
+        argv = [sys.executable, "-P", "-m", "balancer", "serve", "--config", path]
         return Launch(argv, {"PYTHONPATH": str(ROOT)})
 
 

@@ -4,7 +4,9 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 import time
+from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -26,10 +28,17 @@ pytestmark = [
 ]
 
 
-def started(tmp_path: Path, *options: str) -> subprocess.Popen[str]:
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A folder with a short path: sockets in it have at most 107 bytes."""
+    with tempfile.TemporaryDirectory(prefix="b-") as folder:
+        yield Path(folder)
+
+
+def started(scratch: Path, *options: str) -> subprocess.Popen[str]:
     return subprocess.Popen(
         [sys.executable, "-P", "-m", "bench", "--smoke", *options],
-        env={**os.environ, "TMPDIR": str(tmp_path)},
+        env={**os.environ, "TMPDIR": str(scratch)},
         cwd=ROOT,
         stdout=subprocess.PIPE,
         stderr=subprocess.PIPE,
@@ -48,40 +57,40 @@ def processes_using(folder: Path) -> list[str]:
     return found
 
 
-def test_a_smoke_run_prints_a_table_without_failed_requests_and_leaves_nothing(tmp_path: Path) -> None:
-    run = started(tmp_path)
+def test_a_smoke_run_prints_a_table_without_failed_requests_and_leaves_nothing(scratch: Path) -> None:
+    run = started(scratch)
     out, err = run.communicate(timeout=50)
     assert run.returncode == 0, err + out
     for title in ("1 KiB GET, small unique heads", "TLS keep-alive 1 KiB GET", "WebSocket 125 B echo", "KiB per idle"):
         assert title in out
     assert "FAILED" not in out
-    assert list(tmp_path.iterdir()) == []
-    assert processes_using(tmp_path) == []
+    assert list(scratch.iterdir()) == []
+    assert processes_using(scratch) == []
 
 
-def test_an_interrupted_run_stops_and_removes_everything(tmp_path: Path) -> None:
-    run = started(tmp_path, "--rounds", "50", "--seconds", "5")
+def test_an_interrupted_run_stops_and_removes_everything(scratch: Path) -> None:
+    run = started(scratch, "--rounds", "50", "--seconds", "5")
     deadline = time.monotonic() + 20
-    while not processes_using(tmp_path) and time.monotonic() < deadline:
+    while not processes_using(scratch) and time.monotonic() < deadline:
         time.sleep(0.05)
-    assert processes_using(tmp_path), "it never started anything"
+    assert processes_using(scratch), "it never started anything"
     run.send_signal(signal.SIGINT)
     out, err = run.communicate(timeout=20)
     assert run.returncode == 130, err + out
-    assert list(tmp_path.iterdir()) == []
-    assert processes_using(tmp_path) == []
+    assert list(scratch.iterdir()) == []
+    assert processes_using(scratch) == []
 
 
-def test_a_row_that_does_not_exist_is_named(tmp_path: Path) -> None:
-    run = started(tmp_path, "--rows", "smal")
+def test_a_row_that_does_not_exist_is_named(scratch: Path) -> None:
+    run = started(scratch, "--rows", "smal")
     _out, err = run.communicate(timeout=20)
     assert run.returncode == 1
     assert "there is no row 'smal'; there are small, real" in err
 
 
-def test_every_installed_peer_proves_that_it_does_equal_work(tmp_path: Path) -> None:
+def test_every_installed_peer_proves_that_it_does_equal_work(scratch: Path) -> None:
     peers = ",".join(name for name, target in TARGETS.items() if name not in ON_REQUEST and not target.missing())
-    run = started(tmp_path, "--targets", peers, "--rows", "small")
+    run = started(scratch, "--targets", peers, "--rows", "small")
     out, err = run.communicate(timeout=55)
     assert run.returncode == 0, err + out
 
