@@ -177,11 +177,16 @@ def response_head(head: ResponseHead, rules: Rules, request_id: bytes, framing: 
         framing: the lines that state framing and the fate of the connection, made by us.
     """
     parts = [b"HTTP/1.1 ", head.line[9:], b"\r\n"]
+    length_is_due = not head.drop_length  # said twice alike, it is passed on once, and in its canonical form
     for name, sent, value in head.fields:
         if name in _DROPPED_FROM_RESPONSES or name == rules.id_lower:
             continue
-        if (name in head.nominated and name not in PROTECTED) or (head.drop_length and name == b"content-length"):
+        if name in head.nominated and name not in PROTECTED:
             continue
-        parts.append(b"%b: %b\r\n" % (sent, value))
+        if name != b"content-length":
+            parts.append(b"%b: %b\r\n" % (sent, value))
+        elif length_is_due:
+            length_is_due = False
+            parts.append(b"%b: %d\r\n" % (sent, int(value)))
     parts.append(b"%b: %b\r\n%b\r\n" % (rules.id_name, request_id, framing))
     return b"".join(parts)

@@ -71,7 +71,7 @@ _REQUEST_LINES = (
     + rb"|[Hh](?(3)(?!))(?i:ost): ?([A-Za-z0-9._-]++(?::[0-9]{1,4})?)\r\n"
     rb"|[Uu](?:(?(4)(?!))ser-[Aa]gent: ?(" + TEXT + rb"*+)\r\n|(?!(?i:pgrade|ser-agent):)" + _ANY_LINE + rb")"
     rb"|[Cc](?:(?(5)(?!))(onnection: (keep-alive|close)\r\n)"
-    rb"|(?(7)(?!))ontent-[Ll]ength: ([0-9]{1,15})\r\n"
+    rb"|(?(7)(?!))ontent-[Ll]ength: (0|[1-9][0-9]{0,14})\r\n"
     rb"|(?!(?i:onnection|ontent-length):)" + _ANY_LINE + rb")"
     rb"|[Xx]-(?:(?(8)(?!))([Rr]equest-[Ii]d: ([A-Za-z0-9._~+/=-]{1,1024}+)\r\n)"
     rb"|(?!(?i:request-id|forwarded|real-ip|arv-|external-client))" + _ANY_LINE + rb")"
@@ -103,7 +103,7 @@ _RESPONSE_LINES = (
     rb"[ABDEFGHIJLMNOQRSVWYZabdefghijlmnoqrsvwyz]"
     + _ANY_LINE
     + rb"|[Cc](?:(?(2)(?!))(onnection: (keep-alive|close)\r\n)"
-    rb"|(?(4)(?!))ontent-[Ll]ength: ([0-9]{1,15})\r\n"
+    rb"|(?(4)(?!))ontent-[Ll]ength: (0|[1-9][0-9]{0,14})\r\n"
     rb"|(?!(?i:onnection|ontent-length):)" + _ANY_LINE + rb")"
     rb"|[Xx]-(?:(?(5)(?!))([Rr]equest-[Ii]d: ([!-~]++)\r\n)"
     rb"|(?!(?i:request-id|arv-))" + _ANY_LINE + rb")"

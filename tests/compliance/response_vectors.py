@@ -66,6 +66,7 @@ ANSWERS = (
         b"hello",
         "one length, said twice (8.6)",
     ),
+    good("cl-leading-zero", ok(b"Content-Length: 005", body=b"hello"), b"hello", "valid 1*DIGIT, passed on canonical"),
     good(
         "cl+te",
         ok(b"Content-Length: 3", b"Transfer-Encoding: chunked", body=HELLO),
