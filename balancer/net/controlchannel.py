@@ -33,9 +33,8 @@ class Holdings:
         Raises BalanceError with nothing changed, `fds` closed.
         """
         try:
-            os.lseek(fds[0], 0, os.SEEK_SET)
-            with os.fdopen(os.dup(fds[0]), "rb") as file:
-                snapshot = snapshots.decode(file.read())
+            # Every process that was handed this memfd shares one file offset: read by position only.
+            snapshot = snapshots.decode(os.pread(fds[0], os.fstat(fds[0]).st_size, 0))
             self.plane.apply(snapshot, fds[1:])
         except (OSError, ValueError, LookupError, BalanceError) as error:
             for fd in fds:
