@@ -7,11 +7,15 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 from pydantic import BaseModel
 
 from balancer.config.errors import Fault, Loc, did_you_mean
+from balancer.config.inventory import Inventory, Node
 from balancer.config.scalars import spelled
 from balancer.config.schema import Config
 from balancer.config.section import Secret
 
 Error = Mapping[str, Any]
+
+# What the schema calls the two forms of `nodes` in its locations.
+_FORMS: Mapping[Loc, Any] = {("<inventory>",): Inventory, ("<nodes>",): dict[str, Node]}
 
 _KINDS = {
     "int_type": ("a whole number", "remove the quotes"),
@@ -27,8 +31,8 @@ _KINDS = {
 
 def fault(error: Error) -> Fault:
     """Return the fault of one pydantic error (`ValidationError.errors()`)."""
-    tagged = tuple(error["loc"])
-    loc, at_key = plain(tagged), "[key]" in tagged
+    tagged, at_key = _tagged(error)
+    loc = _plain(tagged)
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     match kind:
         case "extra_forbidden":
@@ -71,9 +75,20 @@ def _wrong_kind(loc: Loc, tagged: Loc, kind: str, value: object) -> Fault:
     )
 
 
-def plain(tagged: Loc) -> Loc:
-    """Return a location of pydantic's without what is not in the file: `<forms>` and `[key]`."""
-    return tuple(part for part in tagged if not (isinstance(part, str) and (part.startswith("<") or part == "[key]")))
+def location(error: Error) -> Loc:
+    """Return where in the file the error is."""
+    return _plain(_tagged(error)[0])
+
+
+def _tagged(error: Error) -> tuple[Loc, bool]:
+    """The location in the schema, which has the form of `nodes` in it, and whether the key itself is wrong."""
+    loc: Loc = tuple(error["loc"])
+    at_key = loc[-1:] == ("[key]",) and error["type"] not in ("extra_forbidden", "missing")
+    return (loc[:-1] if at_key else loc), at_key
+
+
+def _plain(tagged: Loc) -> Loc:
+    return (*tagged[:1], *tagged[2:]) if tagged[:1] == ("nodes",) and tagged[1:2] in _FORMS else tagged
 
 
 def known_keys(tagged: Loc) -> list[str]:
@@ -93,7 +108,10 @@ def _example(tagged: Loc) -> str:
 
 def _kind_at(tagged: Loc) -> Any:
     kind: Any = Config
-    for part in tagged:
+    for index, part in enumerate(tagged):
+        if index == 1 and (part,) in _FORMS and tagged[0] == "nodes":
+            kind = _FORMS[part,]
+            continue
         kind = next((step for option in _alternatives(kind) if (step := _step(option, part)) is not None), None)
         if kind is None:
             return None
@@ -112,8 +130,6 @@ def _alternatives(kind: Any) -> Iterator[Any]:
 
 
 def _step(kind: Any, part: str | int) -> Any:
-    if isinstance(part, str) and (part.startswith("<") or part == "[key]"):
-        return kind
     origin = get_origin(kind)
     if origin is dict:
         return get_args(kind)[1]

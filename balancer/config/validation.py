@@ -58,7 +58,7 @@ def validate(data: Mapping[str, object]) -> Validated:
         if attempt == 0:
             faults = [messages.fault(error) for error in found]
         for error in found:
-            sound.note(messages.plain(tuple(error["loc"])), is_missing=error["type"] == "missing")
+            sound.note(messages.location(error), is_missing=error["type"] == "missing")
         rest = sound.of(data)
     return Validated(Config(), tuple(faults))
 
