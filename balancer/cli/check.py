@@ -10,6 +10,7 @@ from balancer.cli import lookup
 from balancer.cli.exits import Exit
 
 if TYPE_CHECKING:
+    from balancer.config.errors import Fault
     from balancer.config.file import Loaded
 
 
@@ -49,10 +50,57 @@ def check(
     from balancer.config.file import load
 
     loaded = load(file or lookup.find(config), look_at_files=not no_files)
+    loaded = loaded.also([*_dns(loaded), *(_forgotten(loaded) if not no_files else ())])
     failed = not loaded.is_valid or (strict and bool(loaded.faults))
     if failed or not quiet:
         _report(loaded, output)
     raise typer.Exit(Exit.CONFIG if failed else Exit.DONE)
+
+
+def _dns(loaded: "Loaded") -> "list[Fault]":
+    """What the DNS part says about its own section, when there is one."""
+    if loaded.config.dns is None or any(fault.loc[:1] == ("dns",) for fault in loaded.errors):
+        return []
+    from balancer.config.errors import Fault
+    from dnsupdate.errors import SettingsError
+    from dnsupdate.settings import load
+
+    section, places = loaded.document.section("dns")
+    try:
+        load(section, places, owner=loaded.config.cluster)
+    except SettingsError as exc:
+        return [
+            Fault(
+                ("dns", *fault.path),
+                fault.message,
+                fault.hint,
+                at_key=places.get((*fault.path, "@key")) == (fault.line, fault.column),
+            )
+            for fault in exc.faults
+        ]
+    return []
+
+
+def _forgotten(loaded: "Loaded") -> "list[Fault]":
+    """Run-time changes that hide what the file says; nothing when no balancer has run here."""
+    path = Path(loaded.config.state.dir) / "intents.json"
+    try:
+        data = path.read_bytes()
+    except OSError:
+        return []
+    from balancer.config.errors import warning
+    from balancer.config.rules.runtime import shadowed
+    from balancer.control.intents import from_document
+    from balancer.control.overlay import overlay
+    from balancer.control.statefile import decode
+    from balancer.errors import StateError
+
+    try:
+        intents = from_document(decode(data))
+    except StateError as exc:
+        return [warning(("state", "dir"), f"{path} {exc}", "a start sets it aside and says so")]
+    names = {intent.node for intent in intents}
+    return shadowed(loaded.config, overlay(intents, done=names, holders={}, monotonic=lambda _: 0.0))
 
 
 def _report(loaded: "Loaded", output: Format) -> None:

@@ -15,7 +15,7 @@ from pydantic_core import PydanticCustomError
 from yaml.nodes import MappingNode, Node, ScalarNode
 
 from balancer.config.errors import did_you_mean
-from balancer.config.scalars import Duration, NodeUrl
+from balancer.config.scalars import BadTextError, Duration, NodeUrl, node_url
 from balancer.errors import ConfigError
 
 MAX_BYTES = 8 << 20
@@ -167,8 +167,8 @@ def _seconds(node: Node | None) -> float:
 
 def _host(url: str) -> str:
     try:
-        return NodeUrl.parse(url).parts.host
-    except PydanticCustomError:
+        return node_url(url).parts.host
+    except BadTextError:
         return ""
 
 
@@ -180,9 +180,9 @@ def _urls(node: Node | None) -> tuple[list[NodeUrl], list[str]]:
         if key == "SAMPLE":
             continue
         try:
-            url = NodeUrl.parse(key)
-        except PydanticCustomError as exc:
-            skipped.append(f"left out: {exc.context['message'] if exc.context else 'a URL that cannot be used'}")
+            url = node_url(key)
+        except BadTextError as exc:
+            skipped.append(f"left out: {exc}")
             continue
         if url not in urls:
             urls.append(url)

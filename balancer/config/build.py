@@ -4,14 +4,12 @@ from collections.abc import Callable, Collection
 from dataclasses import dataclass, field, replace
 from pathlib import Path
 
-from pydantic_core import PydanticCustomError
-
 from balancer import model
 from balancer.config import certificates
 from balancer.config.edge import Certificate, Listen, ListenTls
 from balancer.config.inventory import Node, NodeTls, Route
 from balancer.config.overlay import NOTHING, NodeIntent, Overlay
-from balancer.config.scalars import NodeUrl
+from balancer.config.scalars import node_url
 from balancer.config.schema import Config
 from balancer.config.settings import settings
 from balancer.config.slots import Slots, assign
@@ -146,11 +144,7 @@ def _added(config: Config, name: str, slot: int, intent: NodeIntent, pems: _Pems
     added = intent.added
     if added is None:
         raise ConfigError(f"node {name} has no address")
-    try:
-        url = NodeUrl.parse(added.url)
-    except PydanticCustomError as exc:
-        raise ConfigError(f"node {name}: {exc}") from exc
-    node = Node(url=url, weight=added.weight, capacity=added.capacity)
+    node = Node(url=node_url(added.url), weight=added.weight, capacity=added.capacity)
     return _node(config, name, node, slot, intent, pems)
 
 

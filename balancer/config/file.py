@@ -43,6 +43,11 @@ class Loaded:
         """What does not refuse the file."""
         return tuple(fault for fault in self.faults if fault.severity is Severity.WARNING)
 
+    def also(self, faults: Iterable[Fault]) -> "Loaded":
+        """Return the same with more faults, such as what other packages say about their part of the file."""
+        shown = (_shown(fault, self.document) for fault in faults)
+        return replace(self, faults=ordered([*self.faults, *shown]))
+
     def require(self) -> Config:
         """Return the configuration. Raises ConfigError with all errors when it cannot be used."""
         if not self.is_valid:

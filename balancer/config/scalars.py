@@ -14,6 +14,8 @@ from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from balancer.errors import ConfigError
+
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
 _SIZES = {"B": 1, "KiB": 1 << 10, "MiB": 1 << 20, "GiB": 1 << 30, "KB": 10**3, "MB": 10**6, "GB": 10**9}
 _DURATION = r"(?:\d+(?:\.\d+)?(?:ms|s|m|h|d))+"
@@ -353,6 +355,23 @@ def within(low: str, high: str) -> Any:
         return value
 
     return AfterValidator(check)
+
+
+class BadTextError(ConfigError):
+    """A text from elsewhere than the file cannot be used. `hint` says what to write."""
+
+    def __init__(self, message: str, hint: str) -> None:
+        super().__init__(message)
+        self.hint = hint
+
+
+def node_url(text: object) -> NodeUrl:
+    """Return a node's URL that comes from a command or the admin API. Raises BadTextError."""
+    try:
+        return NodeUrl.parse(text)
+    except PydanticCustomError as exc:
+        context = exc.context or {}
+        raise BadTextError(context["message"], context["hint"]) from None
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,7 +9,9 @@ from typing import Any
 from balancer.config.diff import differences
 from balancer.config.errors import Fault, Severity, as_text
 from balancer.config.file import Loaded, load
+from balancer.config.rules.runtime import shadowed
 from balancer.control.events import EventLog
+from balancer.control.overlay import overlay
 from balancer.control.publisher import PublishError
 from balancer.control.site import Clock, Current, Site, fingerprint
 from balancer.errors import BalanceError, ConfigError
@@ -77,7 +79,10 @@ class Reader:
             await self._site.use(current)
             text = "; ".join(changes) if changes else "nothing changed"
             self._events.add("config-reloaded", f"configuration {current.sha256[:8]} in use: {text}", actor=actor)
-        return Reloaded(changes, loaded.warnings)
+        intents = self._site.intents
+        names = {intent.node for intent in intents}
+        forgotten = shadowed(loaded.config, overlay(intents, done=names, holders={}, monotonic=self._clock.at))
+        return Reloaded(changes, loaded.also(forgotten).warnings)
 
     async def read(self) -> tuple[Loaded, Current]:
         """Read and check the file. Raises InvalidConfigError with all its faults."""

@@ -5,6 +5,7 @@ import os
 import resource
 import subprocess
 import sys
+from datetime import UTC, datetime
 from pathlib import Path
 
 import pytest
@@ -13,6 +14,8 @@ from typer.testing import CliRunner, Result
 from balancer.cli import build
 from balancer.cli.exits import CommandError, Exit
 from balancer.cli.lookup import find
+from balancer.control.intents import Intent, Intents, Kind, to_document
+from balancer.control.statefile import encode
 from tests.config.support import SMALL, written
 from tests.config.test_errors import FIVE
 
@@ -147,3 +150,37 @@ def test_check_starts_fast_and_loads_nothing_that_it_does_not_need(here: Path) -
     assert done.stderr.splitlines()[-1] == "[]"
     # 0.3 s here; the bound is the promise of 0.6 s with room for a slow machine.
     assert after.ru_utime + after.ru_stime - before.ru_utime - before.ru_stime < 3
+
+
+def test_run_time_changes_that_hide_the_file_are_shown(here: Path) -> None:
+    file = written(here, "a.yml", SMALL + f"state: {{dir: {here}}}\n")
+    at = datetime(2026, 11, 24, tzinfo=UTC)
+    added = {"url": "http://127.0.0.1:9", "weight": 100, "capacity": 0}
+    intents = Intents(
+        (
+            Intent(Kind.REMOVE, "root", at, node="api1"),
+            Intent(Kind.ADD, "root", at, node="api2", settings=added),
+            Intent(Kind.DRAIN, "root", at, node="api9"),
+            Intent(Kind.ADD, "root", at, node="api4", settings=added),
+        )
+    )
+    (here / "intents.json").write_bytes(encode(to_document(intents)))
+    done = run("check", file)
+    assert done.exit_code == 0
+    assert sorted(line.partition("warning: ")[2] for line in done.stdout.splitlines() if "warning: " in line) == [
+        "nodes.api1: it was removed at run time and stays out",
+        "nodes.api2: it was added at run time as http://127.0.0.1:9; the address in the file holds",
+        "nodes: changes made at run time are kept for node 'api9', which is gone",
+    ]
+    assert "arv-balance nodes forget api1" in done.stdout
+    (here / "intents.json").write_bytes(b"{}")
+    assert "is damaged" in run("check", file).stdout
+    assert (here / "intents.json").read_bytes() == b"{}", "a check changes nothing"
+
+
+def test_the_dns_section_is_judged_by_its_own_schema(here: Path) -> None:
+    file = written(here, "a.yml", SMALL + "dns:\n  domian: x\n  zones: 5\n")
+    done = run("check", file)
+    assert done.exit_code == 3
+    errors = [line.removeprefix(f"{file}:") for line in done.stdout.splitlines() if ": error:" in line]
+    assert [error.partition(": ")[0] for error in errors] == ["7:3", "8:10"]

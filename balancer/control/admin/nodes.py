@@ -4,10 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
-from pydantic_core import PydanticCustomError
-
 from balancer.config.overlay import AddedNode
-from balancer.config.scalars import NodeUrl
+from balancer.config.scalars import BadTextError, node_url
 from balancer.control.actions import Done, Request, UnknownNodeError
 from balancer.control.admin.app import Call
 from balancer.control.admin.problem import ProblemError
@@ -128,10 +126,9 @@ class NodeRoutes:
 def added_node(body: Mapping[str, Any]) -> tuple[str, AddedNode]:
     """Return the node that a body describes. Raises ProblemError."""
     try:
-        url = NodeUrl.parse(body.get("url"))
-    except PydanticCustomError as exc:
-        context = exc.context or {}
-        raise ProblemError(400, str(context.get("message", exc)), hint=str(context.get("hint", ""))) from exc
+        url = node_url(body.get("url"))
+    except BadTextError as exc:
+        raise ProblemError(400, str(exc), hint=exc.hint) from exc
     parts = url.parts
     name = text(body, "name") or (parts.host or parts.unix_path.strip("/").replace("/", "-"))
     weight, capacity = body.get("weight", 100), body.get("capacity", 0)
