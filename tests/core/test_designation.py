@@ -53,6 +53,8 @@ def test_who_holds_it(
 
 def test_waiting_says_when_to_ask_again() -> None:
     assert decide(AUTO, Holder("api1", 1), standings("-++"), 4.0).again_in_s == 6.0
+    assert decide(AUTO, Holder("api1", 1), standings("-++", since=100.0), 104.0).again_in_s == 6.0
+    assert decide(BACK, Holder("api2", 1), standings("+++", since=100.0), 104.0).again_in_s == 6.0
     assert decide(BACK, Holder("api2", 1), standings("+++"), 4.0).again_in_s == 6.0
 
 
@@ -68,6 +70,7 @@ def test_an_older_epoch_is_never_decided_upon() -> None:
 
 
 def test_a_person_appoints_above_every_epoch() -> None:
+    assert appoint(Holder("api1", 0), "api3", "ops").holder == Holder("api3", 1)
     moved = appoint(Holder("api1", 4), "api3", "ops", highest_epoch=7)
     assert (moved.kind, moved.holder) == (Kind.MOVE, Holder("api3", 8))
     assert "ops" in moved.reason

@@ -119,6 +119,17 @@ def test_a_node_serves_iff_enabled_and_healthy() -> None:
         assert (unavailable_because(admin, health, stale=stale, ejected=ejected) is None) is serves
 
 
+def test_it_is_said_why_a_node_does_not_serve() -> None:
+    assert unavailable_because(Admin.DRAINING, Health.HEALTHY) == "it is draining"
+    assert "version" in (unavailable_because(Admin.ENABLED, Health.MISMATCHED) or "")
+    assert "first check" in (unavailable_because(Admin.ENABLED, Health.CHECKING) or "")
+    assert "10 s ago" in (unavailable_because(Admin.ENABLED, Health.HEALTHY, stale=True, ejected=True) or "")
+
+
+def test_the_defaults_are_those_of_the_documents() -> None:
+    assert (Thresholds().rise, Thresholds().fall) == (2, 3)
+
+
 class HealthMachine(RuleBasedStateMachine):
     """Against a model that keeps the whole history and counts results in a row backwards."""
 
