@@ -93,14 +93,19 @@ def client_address(peer: str, forwarded_for: Sequence[bytes], trusted: Networks)
         trusted: proxies whose word on the next hop is taken. An entry that is no address ends the walk: the last
             proxy that is known to be one of ours is then as far as anybody can tell.
     """
-    client = peer
+    return client_behind(peer, forwarded_for, trusted) if peer in trusted else peer
+
+
+def client_behind(proxy: str, forwarded_for: Sequence[bytes], trusted: Networks) -> str:
+    """Return the client's address for a peer that is known to be a trusted proxy; see `client_address`."""
+    client = proxy
     for entry in reversed([entry for line in forwarded_for for entry in line.split(b",")]):
-        if client not in trusted:
-            break
         address = parse_address(entry.decode("latin-1"))
         if address is None:
             break
         client = str(address)
+        if client not in trusted:
+            break
     return client
 
 

@@ -3,11 +3,10 @@
 Source: RFC 9110 sections 7.6.1 (hop-by-hop) and 7.6.3 (Via).
 """
 
-from collections.abc import Iterable
 from dataclasses import dataclass
-from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_address, ip_network
 from typing import Final
 
+from balancer.core.forwarded import Networks, client_behind, external_client
 from balancer.core.message import Field, RequestHead, ResponseHead
 from balancer.model import Forwarding
 
@@ -23,44 +22,6 @@ PROTECTED: Final = frozenset(
 )
 _DROPPED_FROM_REQUESTS = HOP_BY_HOP | {b"content-length", b"expect", b"x-external-client"}
 
-Network = IPv4Network | IPv6Network
-
-
-def networks(texts: Iterable[str]) -> tuple[Network, ...]:
-    """Return the networks written in `texts`. Raises ValueError for one that is none."""
-    return tuple(ip_network(text, strict=False) for text in texts)
-
-
-def _address(text: str) -> IPv4Address | IPv6Address | None:
-    try:
-        address = ip_address(text.partition("%")[0])
-    except ValueError:
-        return None
-    mapped = address.ipv4_mapped if isinstance(address, IPv6Address) else None
-    return mapped or address
-
-
-def contains(nets: tuple[Network, ...], text: str) -> bool:
-    """Whether the address written in `text` lies in one of `nets`; an IPv4-mapped one counts as IPv4."""
-    address = _address(text) if nets else None
-    return address is not None and any(address in net for net in nets)
-
-
-def client_address(peer: str, forwarded_for: bytes | None, trusted: tuple[Network, ...]) -> str:
-    """Return who the client is: the rightmost address of X-Forwarded-For that is no trusted proxy, else `peer`.
-
-    Call it with None for `forwarded_for` unless the peer is trusted itself.
-    """
-    address = peer
-    for part in reversed((forwarded_for or b"").split(b",")):
-        text = part.strip(b" \t").decode("latin-1")
-        if _address(text) is None:
-            break
-        address = text
-        if not contains(trusted, text):
-            break
-    return address
-
 
 @dataclass(frozen=True, slots=True)
 class Rules:
@@ -70,8 +31,8 @@ class Rules:
     id_lower: bytes
     default_host: bytes
     via: bytes
-    trusted: tuple[Network, ...]
-    internal: tuple[Network, ...]
+    trusted: Networks
+    internal: Networks
     external_client: bool
     drop_underscore: bool
     drop_dotted: bool
@@ -85,8 +46,8 @@ class Rules:
             name.lower(),
             forwarding.default_host.encode("latin-1"),
             f"Via: 1.1 {forwarding.via}\r\n".encode("latin-1") if forwarding.via else b"",
-            networks(item for item in forwarding.trusted_proxies if item != "unix:"),
-            networks(forwarding.internal_networks),
+            Networks(forwarding.trusted_proxies),
+            Networks(forwarding.internal_networks),
             forwarding.external_client_header,
             forwarding.drop_underscore,
             forwarding.drop_dotted,
@@ -96,7 +57,7 @@ class Rules:
         """Return the X-External-Client line for a client, or nothing."""
         if not self.external_client:
             return b""
-        return b"X-External-Client: 0\r\n" if contains(self.internal, address) else b"X-External-Client: 1\r\n"
+        return b"X-External-Client: %b\r\n" % external_client(address, self.internal)
 
     def peer_lines(self, peer: str, scheme: bytes) -> bytes:
         """Return the lines that are the same for all requests of an untrusted peer; X-Forwarded-Host is not in it."""
@@ -110,6 +71,11 @@ class Rules:
         )
 
 
+def forwarded_for(head: RequestHead) -> list[bytes]:
+    """Return the values of all X-Forwarded-For lines: what a trusted proxy added may be on a line of its own."""
+    return [value for name, _, value in head.fields if name == b"x-forwarded-for"]
+
+
 def forwarded_lines(head: RequestHead, rules: Rules, peer: str, scheme: bytes, *, trusted: bool) -> bytes:
     """Return the X-Forwarded-*, X-Real-IP, X-External-Client and Via lines of a request.
 
@@ -118,8 +84,8 @@ def forwarded_lines(head: RequestHead, rules: Rules, peer: str, scheme: bytes, *
     """
     if not trusted:
         return rules.peer_lines(peer, scheme) + b"X-Forwarded-Host: %b\r\n" % (head.host or rules.default_host)
-    chain = b", ".join(value for name, _, value in head.fields if name == b"x-forwarded-for" and value)
-    client = client_address(peer, chain, rules.trusted)
+    chain = b", ".join(value for value in forwarded_for(head) if value)
+    client = client_behind(peer, forwarded_for(head), rules.trusted)
     address = peer.encode("latin-1")
     return b"X-Forwarded-For: %b\r\nX-Real-IP: %b\r\nX-Forwarded-Proto: %b\r\n%b%bX-Forwarded-Host: %b\r\n" % (
         b"%b, %b" % (chain, address) if chain else address,

@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING
 
 from balancer.core.chunked import ChunkFollower
 from balancer.core.exchange import Cause, State
-from balancer.core.headers import client_address, contains, forwarded_lines, request_head
+from balancer.core.forwarded import client_behind
+from balancer.core.headers import forwarded_for, forwarded_lines, request_head
 from balancer.core.http1 import R_CONNECTION, Incomplete, Refusal, RequestHead, parse_request
 from balancer.core.retry import IDEMPOTENT
 from balancer.model import Outcome
@@ -245,7 +246,7 @@ class Downstream(Stream):
 
     def is_trusted(self, site: Site) -> bool:
         """Whether the peer is one of trusted_proxies."""
-        return site.unix_trusted if self.gate.is_unix else contains(site.rules.trusted, self.peer)
+        return site.unix_trusted if self.gate.is_unix else self.peer in site.rules.trusted
 
     def _parse_slowly(self, data: bytes) -> None:
         site = self.worker.site
@@ -272,8 +273,7 @@ class Downstream(Stream):
         exchange.te_trailers = head.te_trailers
         exchange.request_id = self._request_id(head, site)
         if trusted:
-            chain = head.value(b"x-forwarded-for")
-            exchange.client_address = client_address(self.peer, chain, site.rules.trusted)
+            exchange.client_address = client_behind(self.peer, forwarded_for(head), site.rules.trusted)
         exchange.target = site.target_of(head.method, head.host, head.target, head.value)
         lines = forwarded_lines(head, site.rules, self.peer, self.gate.scheme, trusted=trusted)
         exchange.head = b"".join(

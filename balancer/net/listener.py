@@ -5,7 +5,7 @@ import logging
 import socket
 from typing import TYPE_CHECKING
 
-from balancer.core.headers import contains, networks
+from balancer.core.forwarded import UNIX, Networks
 from balancer.model import Listener
 from balancer.net.poller import READ
 
@@ -29,15 +29,13 @@ class Gate:
         self.cell = cell  # first cell of this listener in our row
         self.scheme = b"https" if listener.tls is not None else b"http"
         self.is_unix = listener.bind.startswith("unix:")
-        self.proxy_from = networks(n for n in listener.proxy_protocol_from if n != "unix:")
+        self.proxy_from = Networks(listener.proxy_protocol_from)
         self.codes: dict[tuple[bytes, int], int] = {}
         self.durations: list[int] = []
 
     def must_send_proxy(self, peer: str) -> bool:
         """Whether a connection from `peer` has to begin with a PROXY header."""
-        if self.is_unix:
-            return "unix:" in self.listener.proxy_protocol_from
-        return bool(self.proxy_from) and contains(self.proxy_from, peer)
+        return (UNIX if self.is_unix else peer) in self.proxy_from
 
 
 class Acceptor:

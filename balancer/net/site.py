@@ -5,6 +5,7 @@ import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
+from balancer.core.forwarded import UNIX
 from balancer.core.headers import Rules
 from balancer.core.http1 import fast_request
 from balancer.core.loads import Candidate, Chooser
@@ -48,7 +49,7 @@ class Site:
         self.nodes = nodes
         self.claims = claims
         self.rules = Rules.of(snapshot.forwarding, snapshot.request_id.header)
-        self.unix_trusted = "unix:" in snapshot.forwarding.trusted_proxies
+        self.unix_trusted = UNIX in self.rules.trusted
         self.accept_id = re.compile(snapshot.request_id.accept.encode("latin-1")).match
         self.default_accept = snapshot.request_id.accept == type(snapshot.request_id)().accept
         limits = snapshot.limits

@@ -6,7 +6,14 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.core.forwarded import Networks, client_address, external_client, forwarded_for_value, parse_address
+from balancer.core.forwarded import (
+    Networks,
+    client_address,
+    client_behind,
+    external_client,
+    forwarded_for_value,
+    parse_address,
+)
 
 TRUSTED = Networks(("10.0.0.0/8", "192.168.1.7", "fd00::/8", "unix:"))
 
@@ -91,6 +98,12 @@ def test_the_client_is_the_nearest_that_no_trusted_proxy_vouches_away(
     peer: str, lines: list[bytes], client: str
 ) -> None:
     assert client_address(peer, lines, TRUSTED) == client
+
+
+def test_behind_a_trusted_proxy_all_lines_count() -> None:
+    """A proxy may add a line of its own: the first line is then what the client itself made up."""
+    assert client_behind("127.0.0.1", [b"6.6.6.6", b"1.2.3.4"], TRUSTED) == "1.2.3.4"
+    assert client_behind("127.0.0.1", [], TRUSTED) == "127.0.0.1"
 
 
 def test_a_trusted_list_goes_on_and_any_other_is_replaced() -> None:
