@@ -67,23 +67,32 @@ class Status:
     failures: int = 0
 
 
+@dataclass(frozen=True, slots=True, kw_only=True)
+class SenderConfig:
+    """Whose sender. `designation`: for a directory; the epoch with which this node is designated, None: it is not."""
+
+    target: str
+    settings: TargetSettings
+    holder: str
+    designation: Callable[[], int | None] | None = None
+
+
 class Sender:
     """One target's sender in this process. `run()` ends only by cancellation, and then gives the lease up."""
 
     def __init__(
         self,
+        config: SenderConfig,
         *,
-        target: str,
-        settings: TargetSettings,
         store: Store,
         work: Work,
-        holder: str,
         waker: Waker,
         random: Callable[[], float],
     ) -> None:
         self.status = Status()
-        self._target, self._settings, self._store, self._work = target, settings, store, work
-        self._holder, self._waker, self._random = holder, waker, random
+        self._target, self._settings, self._holder = config.target, config.settings, config.holder
+        self._designation = config.designation
+        self._store, self._work, self._waker, self._random = store, work, waker, random
         self._lease: Lease | None = None
 
     async def run(self) -> None:
@@ -129,9 +138,11 @@ class Sender:
 
     async def _cycle(self) -> float:
         if self._lease is None:
-            taken = await self._store.acquire(self._target, self._holder, self._settings.lease)
+            taken = await self._acquire()
             if taken is None:
-                self.status = Status(text="another process is the sender")
+                self.status = Status(
+                    text="another process is the sender" if self._designation is None else "not designated"
+                )
                 return self._settings.poll
             self._lease = taken[0]
             self.status = Status(leads=True, epoch=taken[0].epoch, text="has the lease")
@@ -148,6 +159,14 @@ class Sender:
             await self._store.event(self._target, "recovered", step.text)
         self.status = replace(self.status, error=None, failures=0)
         return 0.0 if step.busy else self._settings.poll
+
+    async def _acquire(self) -> tuple[Lease, dict[str, Any]] | None:
+        designation = None
+        if self._designation is not None:
+            designation = self._designation()
+            if designation is None:
+                return None
+        return await self._store.acquire(self._target, self._holder, self._settings.lease, designation)
 
     async def _tell(self, trouble: Diagnosis) -> None:
         """Write the target's trouble down once, for all who show it."""

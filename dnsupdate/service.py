@@ -10,20 +10,24 @@ import socket
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from pathlib import Path
 
-from dnsupdate.errors import KeyFileError
+from dnsupdate.errors import KeyFileError, RenderError, StoreError
 from dnsupdate.exchange import Channel, Peer
+from dnsupdate.files import Files, FilesConfig, FileTemplate, read_template
+from dnsupdate.folder import Folder
 from dnsupdate.keys import Key, read
 from dnsupdate.metrics import NoMetrics
 from dnsupdate.plan import Policy
 from dnsupdate.primary import Observer, Primary, PrimaryConfig
-from dnsupdate.records import Renderer
-from dnsupdate.sender import EventWaker, Sender
-from dnsupdate.settings import Settings, TargetSettings, prefilled
+from dnsupdate.records import Renderer, synthetic_hosts
+from dnsupdate.sender import EventWaker, Sender, SenderConfig
+from dnsupdate.settings import Settings, TargetSettings, TemplateSettings, prefilled
 from dnsupdate.store import Store
 
 logger = logging.getLogger(__name__)
 SWEEP_S = 30.0
+LISTEN_S = 60.0
 
 
 def wall_clock() -> float:
@@ -117,67 +121,158 @@ def primary(
     )
 
 
+class Designation:
+    """The right to write directories: the newest epoch with which a balancer designated this node.
+
+    No node knows its own name; it learns that it is the designated one by the `X-Arv-Designation` header of pings.
+    """
+
+    def __init__(self) -> None:
+        self._epoch: int | None = None
+
+    def grant(self, epoch: int) -> None:
+        """A ping came with this epoch."""
+        self._epoch = max(epoch, self._epoch or 0)
+
+    def epoch(self) -> int | None:
+        """Return the newest epoch, None while nothing designated this node."""
+        return self._epoch
+
+
+@dataclass(frozen=True, slots=True)
+class Secrets:
+    """What is read from files before anything starts."""
+
+    keys: Mapping[str, Keys]
+    templates: Mapping[str, FileTemplate]
+
+
+def read_files(settings: Settings) -> Secrets:
+    """Read keys and file templates of all targets. Blocks: call it before the event loop runs, or in a thread.
+
+    Raises:
+        KeyFileError: a key, with target and file.
+        RenderError: a template, with its file and line.
+    """
+    templates = {
+        name: checked_template(target.template, settings)
+        for name, target in settings.targets.items()
+        if target.kind == "files" and target.template is not None
+    }
+    return Secrets(read_keys(settings), templates)
+
+
+def checked_template(path: Path, settings: Settings) -> FileTemplate:
+    """Read a host file's template and fill it once with a host that does not exist.
+
+    Raises:
+        RenderError: with file and line.
+    """
+    found = read_template(path)
+    try:
+        for host in synthetic_hosts(settings):
+            found.render(Renderer(settings).variables(host))
+    except RenderError as exc:
+        raise RenderError(f"{path}: {exc}") from None
+    return found
+
+
 class Service:
     """The senders of a process; `senders` is for status pages."""
 
     def __init__(
         self,
         settings: Settings,
-        keys: Mapping[str, Keys],
+        secrets: Secrets,
         store: Store,
         *,
         holder: str,
         observer: Observer | None = None,
+        designation: Designation | None = None,
     ) -> None:
-        self._keys = keys
-        self._settings, self._store, self._holder = settings, store, holder
+        """Without a `designation` directories are left to other nodes."""
+        self._settings, self._secrets, self._store, self._holder = settings, secrets, store, holder
         self._observer: Observer = observer or NoMetrics()
+        self._designation = designation
         self.senders: dict[str, Sender] = {}
 
     async def run(self) -> None:
-        """Send to all primaries until cancelled."""
-        async with self._store.nudges() as heard, asyncio.TaskGroup() as group:
-            wakes = {name: asyncio.Event() for name, target in self._settings.targets.items() if target.kind != "files"}
+        """Send to all targets until cancelled; survives a database that goes away."""
+        async with asyncio.TaskGroup() as group:
+            targets = self._settings.targets.items()
+            wakes = {name: asyncio.Event() for name, target in targets if target.kind != "files" or self._designation}
             for name, wake in wakes.items():
                 self.senders[name] = self._sender(name, wake)
                 group.create_task(self.senders[name].run(), name=f"dns-{name}")
-            group.create_task(_spread(heard, wakes), name="dns-nudges")
+            group.create_task(self._listen(wakes), name="dns-nudges")
             group.create_task(self._sweep(), name="dns-sweep")
 
     def _sender(self, name: str, wake: asyncio.Event) -> Sender:
-        work = primary(
+        target = self._settings.targets[name]
+        is_files = target.kind == "files" and self._designation is not None
+        config = SenderConfig(
+            target=name,
+            settings=target,
+            holder=self._holder,
+            designation=self._designation.epoch if is_files and self._designation is not None else None,
+        )
+        return Sender(
+            config,
+            store=self._store,
+            work=self._files(name, target) if is_files else self._primary(name),
+            waker=EventWaker(wake),
+            random=random.SystemRandom().random,
+        )
+
+    def _primary(self, name: str) -> Primary:
+        return primary(
             name,
             self._settings,
-            self._keys[name],
+            self._secrets.keys[name],
             self._store,
             holder=self._holder,
             observer=self._observer,
             clock=asyncio.get_running_loop().time,
         )
-        return Sender(
-            target=name,
-            settings=self._settings.targets[name],
+
+    def _files(self, name: str, target: TargetSettings) -> Files:
+        return Files(
+            config=FilesConfig(name, target, self._secrets.templates[name], self._settings.owner_id),
+            renderer=Renderer(self._settings),
             store=self._store,
-            work=work,
-            holder=self._holder,
-            waker=EventWaker(wake),
-            random=random.SystemRandom().random,
+            folder=Folder(target.dir or Path()),
+            clock=asyncio.get_running_loop().time,
         )
+
+    async def _listen(self, wakes: dict[str, asyncio.Event]) -> None:
+        """Pass nudges on; without a connection the poll has to do."""
+        while True:
+            try:
+                async with self._store.nudges() as heard:
+                    while True:
+                        async with asyncio.timeout(LISTEN_S):
+                            await heard.wait()
+                        heard.clear()
+                        for wake in wakes.values():
+                            wake.set()
+            except TimeoutError:
+                continue  # a new connection now and then: a dead one tells nothing
+            except StoreError:
+                await asyncio.sleep(LISTEN_S / 10)
 
     async def _sweep(self) -> None:
         """Notice missing hosts and fill names in, now and then; any process may, the changes are made once."""
+        holders: list[TemplateSettings | TargetSettings] = [
+            *self._settings.templates.values(),
+            *self._settings.targets.values(),
+        ]
         afters = [found.missing_after for found in self._settings.templates.values() if found.missing_after is not None]
-        names = [name for found in self._settings.templates.values() for name in prefilled(found.prefill)]
+        names = [name for found in holders for name in prefilled(found.prefill)]
         while True:
-            await self._store.sweep(
-                missing_after_s=min(afters, default=None), prefill=names, domain=self._settings.domain
-            )
+            try:
+                await self._store.sweep(
+                    missing_after_s=min(afters, default=None), prefill=names, domain=self._settings.domain
+                )
+            except StoreError as exc:
+                logger.warning("no sweep", extra={"action": "sweep", "reason": str(exc)})
             await asyncio.sleep(SWEEP_S)
-
-
-async def _spread(heard: asyncio.Event, wakes: dict[str, asyncio.Event]) -> None:
-    while True:
-        await heard.wait()
-        heard.clear()
-        for wake in wakes.values():
-            wake.set()

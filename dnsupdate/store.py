@@ -147,10 +147,19 @@ class Store:
             if await connection.fetchval(_SQL["register"], target, kind):
                 await connection.execute(_SQL["mark_all"], target)
 
-    async def acquire(self, target: str, holder: str, seconds: float) -> tuple[Lease, dict[str, Any]] | None:
-        """Take a lease that nobody holds, with what is remembered of the server; None: somebody does."""
+    async def acquire(
+        self, target: str, holder: str, seconds: float, designation: int | None = None
+    ) -> tuple[Lease, dict[str, Any]] | None:
+        """Take a lease that nobody holds, with what is remembered of the server; None: somebody does.
+
+        `designation`: for a directory, the epoch with which this node was designated; a newer one takes the lease from
+        an older one, an older one gets nothing.
+        """
         async with self.connection() as connection:
-            row = await connection.fetchrow(_SQL["acquire"], target, holder, seconds)
+            if designation is None:
+                row = await connection.fetchrow(_SQL["acquire"], target, holder, seconds)
+            else:
+                row = await connection.fetchrow(_SQL["acquire_designated"], target, holder, seconds, designation)
         return None if row is None else (Lease(target, holder, row["epoch"], seconds), json.loads(row["server_state"]))
 
     async def renew(self, lease: Lease) -> None:
@@ -286,6 +295,11 @@ class Store:
         async with self.leased(lease) as connection:
             await connection.execute(_SQL["lock_changes"])
             await connection.execute(_SQL["mark_all"], lease.target)
+
+    async def redo(self, lease: Lease, uuids: Iterable[str]) -> None:
+        """Look at these hosts again: what is there is not what they have published."""
+        async with self.leased(lease) as connection:
+            await connection.execute(_SQL["redo"], lease.target, list(uuids))
 
     async def note_orphans(self, lease: Lease, orphans: Iterable[Triple]) -> None:
         """Have names deleted that carry our marker and belong to no host."""

@@ -192,3 +192,16 @@ DELETE FROM dns_hosts h WHERE h.removed AND NOT h.uuid = ANY($1::text[])
   AND h.changed_at < clock_timestamp() - interval '1 minute'
   AND NOT EXISTS (SELECT FROM dns_published p WHERE p.node_uuid = h.uuid)
   AND NOT EXISTS (SELECT FROM dns_dirty d WHERE d.node_uuid = h.uuid);
+
+-- name: redo
+-- What these hosts have published is not what is there.
+INSERT INTO dns_dirty (target, node_uuid, gen) SELECT $1, uuid, gen FROM dns_hosts WHERE uuid = ANY($2::text[])
+ON CONFLICT (target, node_uuid) DO UPDATE SET not_before = '-infinity';
+
+-- name: acquire_designated
+-- A directory is written by the node that has the newest designation, whoever held the lease before.
+UPDATE dns_lease SET holder = $2, epoch = epoch + 1, until = clock_timestamp() + make_interval(secs => $3),
+  server_state = server_state || jsonb_build_object('designation', $4::bigint)
+WHERE target = $1 AND coalesce((server_state ->> 'designation')::bigint, 0) <= $4
+  AND (until < clock_timestamp() OR coalesce((server_state ->> 'designation')::bigint, 0) < $4)
+RETURNING epoch, server_state;

@@ -13,7 +13,7 @@ from dnsupdate.exchange import Channel
 from dnsupdate.metrics import NoMetrics
 from dnsupdate.primary import Primary
 from dnsupdate.records import Renderer
-from dnsupdate.sender import EventWaker, Sender
+from dnsupdate.sender import EventWaker, Sender, SenderConfig
 from dnsupdate.service import Keys, holder_name, peers, primary, wall_clock
 from dnsupdate.settings import Settings, load
 from dnsupdate.store import Store
@@ -40,11 +40,9 @@ async def fenced(settings: Settings, dsn: str, *, naive: str) -> None:
         if naive == "no-fence":
             work = unfenced(work)
         sender = Sender(
-            target="main",
-            settings=settings.targets["main"],
+            SenderConfig(target="main", settings=settings.targets["main"], holder=holder),
             store=store,
             work=work,
-            holder=holder,
             waker=EventWaker(wake),
             random=random.random,
         )
@@ -65,7 +63,7 @@ def unfenced(work: Primary) -> Primary:
             kept = tuple(one for one in update.prerequisites if "_dnsupdate-fence" not in one.name)
             return replace(update, prerequisites=kept)
 
-    work._connect = lambda peer: Unfenced(peer, wall_clock)
+    work.link._connect = lambda peer: Unfenced(peer, wall_clock)
     return work
 
 

@@ -12,7 +12,7 @@ import asyncpg
 from dnsupdate.enqueue import enqueue, remove, states
 from dnsupdate.host import Host
 from dnsupdate.metrics import NoMetrics
-from dnsupdate.sender import Sender
+from dnsupdate.sender import Sender, SenderConfig
 from dnsupdate.service import Keys, primary
 from dnsupdate.settings import Settings, load
 from dnsupdate.store import Store
@@ -106,11 +106,9 @@ def make_sender(settings: Settings, store: Store, holder: str, counting: Countin
     loop = asyncio.get_running_loop()
     work = primary("main", settings, Keys(KEY, KEY), store, holder=holder, observer=counting, clock=loop.time)
     return Sender(
-        target="main",
-        settings=settings.targets["main"],
+        SenderConfig(target="main", settings=settings.targets["main"], holder=holder),
         store=store,
         work=work,
-        holder=holder,
         waker=Waker(),
         random=lambda: 1.0,
     )

@@ -320,7 +320,7 @@ async def test_without_the_right_to_transfer_names_are_asked_one_by_one_and_it_i
 
         work: Any = one.sender._work
         nobody = replace(work._config.peers[0], key=replace(work._config.peers[0].key, secret=b"wrong"))
-        work._config = replace(work._config, transfer_peers=(nobody,))
+        work.repair._transfer_peers = (nobody,)
         await one.ping(host("compute1", "192.0.2.1"), host("compute2", "192.0.2.2"))
         await one.rest()
         zone_of(practice).drop(f"compute1.{FORWARD}", "A")
@@ -453,8 +453,8 @@ async def test_a_sender_that_was_overtaken_changes_nothing_at_the_server(
         change = Change(
             FORWARD, f"late.{FORWARD}", Guard.ABSENT, (), (RRset("A", 60, ("192.0.2.9",)),), ("A",), frozenset()
         )
-        update = apply_changes(FORWARD, [change], work._fenced[FORWARD], work._config.policy, 60)
-        (reply,) = await work._talk().update(update)
+        update = apply_changes(FORWARD, [change], work.fences[FORWARD], work._config.policy, 60)
+        (reply,) = await work.link.update(update)
         assert reply.diagnosis.seen.rcode == "NXRRSET"
         assert one.forward() == {a("compute1", "192.0.2.1")}
         await second._stop()
@@ -480,14 +480,13 @@ async def test_a_wrong_key_loses_nothing_and_is_told_at_every_host(practice: Tar
         from dataclasses import replace
 
         work: Any = one.sender._work
-        good = work._config
-        bad = replace(good.peers[0], key=replace(good.peers[0].key, secret=b"wrong"))
-        work._config = replace(good, peers=(bad,))
+        good = work.link._peers
+        work.link._peers = (replace(good[0], key=replace(good[0].key, secret=b"wrong")),)
         await one.ping(host("compute1", "192.0.2.1"))
         await one.steps(4)
         assert "another secret for key upd." in await one.state("compute1")
         assert (await one.state("compute1")).startswith("failed")
-        work._config = good
+        work.link._peers = good
         await one.rest()
         assert await one.state("compute1") == "published"
 
