@@ -7,6 +7,7 @@ request over and over, at a pace that makes about 320 requests a second with 32 
 
     fast    GET, 1 ms in the node        down    GET, 1 MiB answer       post    POST, one unique X-Key each
     slow    GET, 2 s in the node         up      POST, 1 MiB body        ws      WebSocket echo
+    later   POST, 2 s in the node
 
 `--fresh` makes every request on a connection of its own instead (`fast` only, as fast as it goes). A connection
 that the other side ended while it was idle is opened anew, which is no failure; a request that was written and got no
@@ -29,9 +30,18 @@ from typing import Any
 
 BIG_BYTES = 1 << 20
 ANSWER_S = 15.0
-KINDS = ("fast", "slow", "down", "up", "post", "ws")
+KINDS = ("fast", "slow", "later", "down", "up", "post", "ws")
+IDEMPOTENT = ("fast", "slow", "down")
 # Clients of each kind among 32, and the pause between two requests of one client.
-MIX = {"fast": (22, 0.075), "slow": (4, 0.0), "down": (2, 0.15), "up": (1, 0.15), "post": (2, 0.075), "ws": (1, 0.1)}
+MIX = {
+    "fast": (22, 0.07),
+    "slow": (2, 0.0),
+    "later": (2, 0.0),
+    "down": (2, 0.15),
+    "up": (1, 0.15),
+    "post": (2, 0.07),
+    "ws": (1, 0.1),
+}
 
 
 @dataclass(slots=True)
@@ -129,7 +139,7 @@ class Client:
         self.tally.done[self.kind] += 1
         self.tally.by_node[headers.get("x-node", "?")] += 1
         self.tally.slowest_s = max(self.tally.slowest_s, time.monotonic() - sent_at)
-        if self.kind == "post":
+        if self.kind in ("post", "later"):
             self.tally.keys.append(request_id)
         if headers.get("connection", "").lower() == "close":
             self.close()
@@ -138,11 +148,12 @@ class Client:
         method, target, body = {
             "fast": ("GET", "/fast?delay=0.001", b""),
             "slow": ("GET", "/slow?delay=2", b""),
+            "later": ("POST", "/later?delay=2", b"{}"),
             "down": ("GET", f"/down?size={BIG_BYTES}", b""),
             "up": ("POST", "/up", BIG_BODY),
             "post": ("POST", "/post", b'{"collection":{"name":"load"}}'),
         }[self.kind]
-        key = f"X-Key: {request_id}\r\n" if self.kind == "post" else ""
+        key = f"X-Key: {request_id}\r\n" if self.kind in ("post", "later") else ""
         length = f"Content-Length: {len(body)}\r\n" if body else ""
         head = f"{method} {target} HTTP/1.1\r\nHost: load\r\nX-Request-Id: {request_id}\r\n{key}{length}\r\n"
         return [head.encode(), body]
