@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 AHEAD_BYTES = 64 << 10  # of pipelined requests that are read ahead
 FIRST_READ_BYTES = 16 << 10  # while requests may have to wait, no more than this is read with a head
 LINGER_NS = 2_000_000_000
+LAST_REQUEST_NS = 1_000_000_000
 LINGER_BYTES = 1 << 20
 
 _ALPHABET = bytes(b"0123456789abcdefghijklmnopqrstuvwxyz"[value % 36] for value in range(256))
@@ -537,15 +538,25 @@ class Downstream(Stream):
             return
         self.exchange = None
         exchange.end(exchange.outcome, exchange.cause)
-        if exchange.close or self.worker.closing:
+        if exchange.close:
             self._end(exchange)
             return
         self.body_began_at = 0
         self.deadline = self.reactor.now + exchange.site.keepalive_ns
+        if self.worker.closing:
+            self.expect_last_request()
         if self.mask != READ:
             self.interest(READ)
         if self.data:
             self.reactor.again.append(self._next)
+
+    def expect_last_request(self) -> None:
+        """The worker stops: answer a request that is on its way (with `Connection: close`), else end soon.
+
+        Closing at once would reset a request that a client sends at this very moment.
+        """
+        if self.requests and not self.data:
+            self.deadline = min(self.deadline, self.reactor.now + LAST_REQUEST_NS)
 
     def _next(self) -> None:
         """Go on with a request that was pipelined."""

@@ -417,9 +417,12 @@ class Plane:
             self.lot.leave(exchange)
             self.queue.leave(exchange)
             exchange.answer(Cause.STOPPING)
-        for client in list(self.clients):
-            if client.exchange is None and not client.data and client.requests:
-                client.close()
+        for client in self.clients:
+            under_way = client.exchange
+            if under_way is None:
+                client.expect_last_request()
+            elif not under_way.downstream and not under_way.response_head:
+                under_way.close = True  # its head can still say so
         for node in self.nodes.values():
             node.close_idle()
         self._check_stopped(now)
