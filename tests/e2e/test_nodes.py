@@ -1,0 +1,156 @@
+"""Nodes come, go, drain and die while clients that never retry send requests."""
+
+import time
+
+from tests.e2e.conftest import Build
+from tests.support.site import Site
+from tests.support.waiting import until
+
+PING = "/arvados/v1/nodes/zzzzz-7ekkf-000000000000001/ping?ping_secret=x"
+
+
+def test_draining_a_node_under_load_fails_nothing_and_ends_with_nothing_in_flight(site: Site) -> None:
+    with site.load() as load:
+        time.sleep(1)
+        site.admin("POST", "/v1/nodes/api2/drain", {"reason": "disk swap"})
+        until(lambda: site.states()["api2"] == "drained", 15)
+        before = site.nodes["api2"].counts()["requests"]
+        site.nodes["api2"].kill()  # safe: that is what drained means
+        site.nodes["api2"].start()
+        site.admin("POST", "/v1/nodes/api2/undrain", {})
+        until(lambda: site.nodes["api2"].counts()["requests"] > 10)
+        result = load.stop(4)
+    result.assert_clean()
+    assert before > 0
+    site.assert_balanced()
+
+
+def test_stopping_a_node_that_was_not_drained_fails_requests(site: Site) -> None:
+    """The negative control of draining: two POSTs of 2 s are always under way somewhere."""
+    failed = 0
+    with site.load() as load:
+        time.sleep(1)
+        for name in ("api1", "api2", "api3"):
+            site.nodes[name].kill()
+            site.nodes[name].start()
+            until(lambda: list(site.states().values()).count("healthy") == 3, 15)
+        failed = len(load.stop(3).failures)
+    assert failed
+
+
+def test_a_node_is_added_and_removed_under_load_without_a_failure(site: Site, build: Build) -> None:
+    extra = build(nodes=1).nodes["api1"]
+    extra.name = "api4"
+    extra.start()
+    with site.load() as load:
+        time.sleep(1)
+        site.admin("POST", "/v1/nodes", {"url": f"http://127.0.0.1:{extra.port}", "name": "api4"})
+        until(lambda: extra.counts()["requests"] > 20, 15)
+        site.admin("POST", "/v1/nodes/api4/remove", {})
+        until(lambda: site.states().get("api4", "removed") == "removed", 15)
+        seen = extra.counts()["requests"]
+        time.sleep(0.5)
+        assert extra.counts()["requests"] == seen
+        result = load.stop(4)
+    result.assert_clean()
+    assert result.by_node["api4"] > 20
+    site.assert_balanced()
+
+
+def test_a_killed_node_costs_no_idempotent_request(site: Site) -> None:
+    with site.load() as load:
+        time.sleep(1)
+        killed_at = time.monotonic()
+        site.nodes["api2"].kill()
+        until(lambda: site.states()["api2"] == "unhealthy", 10)
+        site.nodes["api2"].start()
+        until(lambda: site.states()["api2"] == "healthy", 10)
+        result = load.stop(4)
+    assert not result.failed_idempotent, result.failed_idempotent
+    # What was under way at the node and must not be sent twice may fail, and only that.
+    assert all(failure["sent_at"] < killed_at + 0.5 for failure in result.failures), result.failures
+    assert len(result.failures) <= 8
+    counts = sum((node.counts()["keys"].get(key, 0) for node in site.nodes.values() for key in result.keys[-50:]), 0)
+    assert counts <= 50  # no POST was sent twice
+    site.assert_balanced()
+
+
+def test_without_retries_a_killed_node_costs_idempotent_requests(build: Build) -> None:
+    """The negative control of the test above."""
+    site = build(retry={"retries": 0})
+    site.start()
+    failed = 0
+    with site.load() as load:
+        for name in ("api1", "api2", "api3"):
+            time.sleep(1)
+            site.nodes[name].kill()
+            until(lambda name=name: site.states()[name] == "unhealthy", 10)  # type: ignore[misc]
+            site.nodes[name].start()
+            until(lambda name=name: site.states()[name] == "healthy", 10)  # type: ignore[misc]
+        failed = len(load.stop().failed_idempotent)
+    assert failed
+
+
+def test_a_sick_node_that_answers_200_gets_nothing(site: Site) -> None:
+    site.nodes["api1"].ask("PUT", "/_echo/sick")
+    until(lambda: site.states()["api1"] == "unhealthy", 15)
+    before = site.nodes["api1"].counts()["requests"]
+    assert {site.ask()[1]["x-node"] for _ in range(20)} == {"api2", "api3"}
+    assert site.nodes["api1"].counts()["requests"] == before
+    site.nodes["api1"].ask("DELETE", "/_echo/sick")
+    until(lambda: site.states()["api1"] == "healthy", 15)
+
+
+def test_the_designated_node_fails_over_and_back(build: Build) -> None:
+    designated = {"dns": {"order": ["api1", "api2", "api3"], "failover": "automatic", "failback": "automatic"}}
+    site = build(preset="arvados", designated=designated)
+    site.start()
+
+    def holder() -> tuple[str, str]:
+        _status, headers, seen = site.ask(path=PING)
+        marks = [value for name, value in seen["headers"] if name == "x-arv-designation"]
+        assert len(marks) == 1
+        return headers["x-node"], marks[0]
+
+    with site.load("--kinds", "fast", "slow") as load:
+        until(lambda: holder()[0] == "api1", 10)
+        name, first = holder()
+        site.nodes["api1"].kill()
+        until(lambda: holder()[0] == "api2", 15)
+        name, second = holder()
+        assert epoch(second) > epoch(first)
+        assert {holder()[0] for _ in range(10)} == {"api2"}
+        site.nodes["api1"].start()
+        until(lambda: holder()[0] == "api1", 20)
+        name, third = holder()
+        assert (name, epoch(third) > epoch(second)) == ("api1", True)
+        result = load.stop(3)
+    assert not result.failed_idempotent
+    for spelling in ("/arvados/v1/nodes/x/ping/", "/arvados//v1/nodes/x/%70ing", "/arvados/v1/./nodes/x/ping.json"):
+        assert {site.ask(path=spelling)[1]["x-node"] for _ in range(6)} == {"api1"}, spelling
+
+
+def epoch(mark: str) -> int:
+    name, _, number = mark.partition(";epoch=")
+    assert name == "dns"
+    return int(number)
+
+
+def test_capacity_holds_over_two_workers_and_nobody_waits_for_nothing(build: Build) -> None:
+    """One node, capacity 1: load on both workers' connections; no wait above what the others' service takes."""
+    site = build(nodes=1)
+    site.extra["nodes"] = {"api1": {"url": f"http://127.0.0.1:{site.nodes['api1'].port}", "capacity": 1}}
+    site.start()
+    with site.load("--fresh", "--clients", "4") as load:
+        most = 0
+        deadline = time.monotonic() + 3
+        with site.board() as board:
+            slot = 0
+            while time.monotonic() < deadline:
+                most = max(most, board.in_flight(slot))
+        result = load.stop(3)
+    result.assert_clean()
+    assert most == 1
+    # 4 clients, one at a time, a few milliseconds each: a wake-up that is lost shows as a wait of a whole second.
+    assert result.slowest_s < 1.0, result.slowest_s
+    site.assert_balanced()
