@@ -29,16 +29,18 @@ class Redactor:
     for `_`) are hidden, too.
     """
 
-    __slots__ = ("_headers", "_names")
+    __slots__ = ("_headers", "_names", "_shared")
 
     def __init__(self, names: Iterable[str]) -> None:
         self._names = tuple(sorted({name.lower().encode("latin-1") for name in names}))
+        shared = set(b"_-.0123456789").intersection(*self._names)  # no letters: they have two cases
+        self._shared = min(shared) if shared else None
         self._headers = SECRET_HEADERS | {name.replace(b"_", b"-") for name in self._names}
 
     def target(self, target: bytes) -> bytes:
         """Return a request-target or URL without secrets; one that has none comes back as it is.
 
-        A path alone costs 0.2 us, a query without secrets about 2 us for 100 bytes.
+        A path alone costs 0.15 us, a query without secrets 0.5 us, with 20 percent-encodings 1.2 us.
         """
         # One byte in bytes is 17 ns; without any of "?", "=", "%", "@" there is neither a parameter nor a userinfo.
         if 63 not in target and 61 not in target and 37 not in target and 64 not in target:
@@ -63,18 +65,21 @@ class Redactor:
         return HIDDEN if self._suspect(value) else value
 
     def _mentions(self, text: bytes) -> bool:
-        low = text.lower()
-        for name in self._names:  # three times faster than one regex that ignores case
-            if name in low:
-                return True
-        return 64 in low and _USERINFO.search(text) is not None
+        # The default names all hold "_": one memchr (17 ns) clears most texts. `find` takes 90 ns, `in` 130, one regex
+        # that ignores case three times as long as all.
+        if self._shared is None or self._shared in text:
+            low = text.lower()
+            for name in self._names:
+                if low.find(name) >= 0:
+                    return True
+        return 64 in text and _USERINFO.search(text) is not None
 
     def _suspect(self, text: bytes) -> bool:
         """Whether a sensitive name is in `text`, or may be in what nobody could decode."""
         if self._mentions(text):
             return True
         for _ in range(_MAX_DECODINGS):
-            if not _VEILED(text):
+            if 37 not in text or not _VEILED(text):
                 return False
             text = unquote_to_bytes(text)
             if self._mentions(text):
