@@ -6,8 +6,9 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from balancer.cli import lookup
+from balancer.cli import lookup, options
 from balancer.cli.exits import Exit
+from balancer.cli.output import Color, Painter
 
 if TYPE_CHECKING:
     from balancer.config.errors import Fault
@@ -23,7 +24,7 @@ class Format(StrEnum):
 
 
 _EPILOG = """Examples: arv-balance check · arv-balance check new.yml --format github ·
-arv-balance check --no-files site.yml
+arv-balance check --no-files site.yml.
 
 Exit codes: 0 valid, 3 not valid (or a warning with --strict)."""
 
@@ -44,6 +45,7 @@ def check(
     no_files: Annotated[
         bool, typer.Option("--no-files", help="Do not look at the certificates and secrets that it names.")
     ] = False,
+    color: options.ColorOption = Color.AUTO,
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing when it is valid.")] = False,
 ) -> None:
     """Check a configuration file and report all its mistakes at once."""
@@ -53,7 +55,7 @@ def check(
     loaded = loaded.also([*_dns(loaded), *(_forgotten(loaded) if not no_files else ())])
     failed = not loaded.is_valid or (strict and bool(loaded.faults))
     if failed or not quiet:
-        _report(loaded, output)
+        _report(loaded, output, Painter(color))
     raise typer.Exit(Exit.CONFIG if failed else Exit.DONE)
 
 
@@ -103,7 +105,7 @@ def _forgotten(loaded: "Loaded") -> "list[Fault]":
     return shadowed(loaded.config, overlay(intents, done=names, holders={}, monotonic=lambda _: 0.0))
 
 
-def _report(loaded: "Loaded", output: Format) -> None:
+def _report(loaded: "Loaded", output: Format, painter: Painter) -> None:
     from balancer.config import errors
 
     match output:
@@ -114,7 +116,7 @@ def _report(loaded: "Loaded", output: Format) -> None:
                 typer.echo(errors.as_github(loaded.faults, loaded))
         case Format.TEXT:
             if loaded.faults:
-                typer.echo(errors.as_text(loaded.faults, loaded))
+                typer.echo(errors.as_text(loaded.faults, loaded, painter.paint))
             typer.echo(summary(loaded), err=not loaded.is_valid)
 
 

@@ -1,7 +1,7 @@
 """Faults of a configuration file and how they are shown: place, line, caret, what to write instead."""
 
 import json
-from collections.abc import Iterable, Sequence
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import StrEnum
@@ -89,15 +89,26 @@ def ordered(faults: Iterable[Fault]) -> tuple[Fault, ...]:
     return tuple(sorted(faults, key=lambda f: ((f.span or origin).line, (f.span or origin).column, f.severity)))
 
 
-def as_text(faults: Sequence[Fault], source: Source) -> str:
+Paint = Callable[[str, str], str]  # (style, text) to the text in that style: bad, warn, bold
+_STYLES = {Severity.ERROR: "bad", Severity.WARNING: "warn"}
+
+
+def unpainted(_style: str, text: str) -> str:
+    """Return `text` as it is."""
+    return text
+
+
+def as_text(faults: Sequence[Fault], source: Source, paint: Paint = unpainted) -> str:
     """Return all faults with their line and a caret under the place."""
-    return "\n".join(_text(fault, source) for fault in faults)
+    return "\n".join(_text(fault, source, paint) for fault in faults)
 
 
-def _text(fault: Fault, source: Source) -> str:
+def _text(fault: Fault, source: Source, paint: Paint) -> str:
+    style = _STYLES[fault.severity]
     span = fault.span or Span(1, 1, 1)
     path = f"{fault.path}: " if fault.loc else ""
-    head = f"{source.path}:{span.line}:{span.column}: {fault.severity}: {path}{fault.message}"
+    place = paint("bold", f"{source.path}:{span.line}:{span.column}:")
+    head = f"{place} {paint(style, f'{fault.severity}:')} {path}{fault.message}"
     if not 0 < span.line <= len(source.lines):
         return f"{head}\n{' ' * 7}= {fault.hint}" if fault.hint else head
     line = source.lines[span.line - 1]
@@ -105,7 +116,7 @@ def _text(fault: Fault, source: Source) -> str:
     # A tab is kept in the pad, so that the caret stands right whatever the terminal makes of it.
     pad = "".join("\t" if char == "\t" else " " for char in line[start : span.column - 1])
     width = max(1, min(span.width, start + len(shown) - span.column + 1))
-    return f"{head}\n{span.line:5} | {shown}\n{'':5} | {pad}{'^' * width} {fault.hint}".rstrip()
+    return f"{head}\n{span.line:5} | {shown}\n{'':5} | {pad}{paint(style, '^' * width)} {fault.hint}".rstrip()
 
 
 def _window(line: str, column: int) -> tuple[str, int]:
@@ -114,7 +125,9 @@ def _window(line: str, column: int) -> tuple[str, int]:
         return line, 0
     start = max(0, min(column - _MAX_SHOWN // 3, len(line) - _MAX_SHOWN))
     shown = line[start : start + _MAX_SHOWN]
-    return ("…" + shown[1:] if start else shown) + ("…" if start + _MAX_SHOWN < len(line) else ""), start
+    if start + _MAX_SHOWN < len(line):
+        shown = shown[:-1] + "…"
+    return ("…" + shown[1:] if start else shown), start
 
 
 def as_json(faults: Sequence[Fault], source: Source) -> str:

@@ -14,6 +14,7 @@ from pydantic import AfterValidator, GetCoreSchemaHandler, GetJsonSchemaHandler
 from pydantic.json_schema import JsonSchemaValue
 from pydantic_core import CoreSchema, PydanticCustomError, core_schema
 
+from balancer import durations
 from balancer.errors import ConfigError
 
 _UNITS_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0}
@@ -89,9 +90,11 @@ class Duration(Text, float):
         if isinstance(value, int | float) and not isinstance(value, bool):
             raise bad(f"{value} has no unit", f"write {value}s for seconds, or {value}ms for milliseconds")
         text = cls._text(value)
-        if not re.fullmatch(_DURATION, text):
-            raise bad(f"{text!r} is not a duration", "write a number and a unit: 500ms, 30s, 5m, 2h or 1h30m")
-        return cls(sum(float(n) * _UNITS_S[unit] for n, unit in re.findall(r"(\d+(?:\.\d+)?)(ms|s|m|h|d)", text)))
+        try:
+            return cls(durations.parse(text))
+        except ValueError:
+            hint = "write a number and a unit: 500ms, 30s, 5m, 2h or 1h30m"
+            raise bad(f"{text!r} is not a duration", hint) from None
 
     def __str__(self) -> str:
         if not self:

@@ -8,6 +8,8 @@ from balancer.config.arvados import Cluster
 _HEAD = """\
 # arv-balance. Every key with its default: arv-balance config show --origin, and docs/config.md.
 # Check it with `arv-balance check`; a running balancer takes it over with `arv-balance reload`.
+# Editors complete and check keys with the schema: arv-balance config schema > arv-balance.schema.json
+# yaml-language-server: $schema=arv-balance.schema.json
 version: 1
 cluster: {cluster}
 """

@@ -91,6 +91,7 @@ def test_capacity_is_the_smaller_limit_that_the_file_sets(tmp_path: Path, api: s
 
 
 def test_only_what_is_named_is_kept(file: Path) -> None:
+    assert len(CANARY.findall(repr(yaml.safe_load(FILE)))) == 13, "a reader that keeps all would be seen"
     assert not CANARY.search(repr(arvados.read(str(file))))
 
 

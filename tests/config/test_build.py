@@ -1,6 +1,8 @@
 """Snapshots from configurations: settings, overlays, slots."""
 
 import pytest
+from hypothesis import given
+from hypothesis import strategies as st
 
 from balancer import model
 from balancer import snapshot as wire
@@ -104,3 +106,28 @@ def test_slots_are_found_again_in_a_running_snapshot() -> None:
     after = snapshot(config, generation=2, slots=Slots.of(before)).snapshot
     assert {n.name: n.slot for n in after.nodes} == {"api1": 0, "api2": 5}
     assert after.listeners[0].slot == 3
+
+
+@given(
+    st.lists(
+        st.tuples(st.sets(st.sampled_from("abcdefgh"), max_size=5), st.sets(st.integers(0, 5), max_size=2)), max_size=12
+    )
+)
+def test_over_any_reloads_names_keep_their_slots_and_busy_ones_are_left_alone(
+    reloads: list[tuple[set[str], set[int]]],
+) -> None:
+    slots: dict[str, int] = {}
+    retired: dict[str, int] = {}
+    for names, busy in reloads:
+        before, gone = slots, retired
+        try:
+            slots, retired = assign(sorted(names), before, gone, size=6, busy=busy)
+        except ConfigError:
+            assert len(names | busy) > 1, "there was room"
+            continue
+        assert set(slots) == names
+        assert len(set(slots.values())) == len(slots), "two names in one slot"
+        assert not set(slots.values()) & set(retired.values())
+        for name, slot in slots.items():
+            known = {**gone, **before}.get(name)
+            assert slot == known if known is not None else slot not in busy

@@ -1,6 +1,11 @@
 """How faults are found and shown."""
 
-from balancer.config.errors import as_text
+import pytest
+from pydantic import ValidationError
+
+from balancer.config.errors import Fault, Span, as_text
+from balancer.config.loader import parse
+from balancer.config.schema import Config
 from tests.config.support import loaded, places
 
 FIVE = """
@@ -35,3 +40,45 @@ def test_an_error_shows_its_line_a_caret_and_the_likely_intent() -> None:
         "    7 |     wieght: 10\n"
         "      |     ^^^^^^ did you mean 'weight'?" in as_text(shown.faults, shown)
     )
+
+
+def test_one_pass_alone_would_not_show_all() -> None:
+    with pytest.raises(ValidationError) as caught:
+        Config.model_validate(parse(FIVE, "f.yml", {}).data)
+    assert caught.value.error_count() == 4, "the name that does not exist is seen by the rules only"
+
+
+class File:
+    path = "f.yml"
+
+    def __init__(self, *lines: str) -> None:
+        self.lines = lines
+
+
+def test_the_caret_stands_right_behind_tabs() -> None:
+    fault = Fault(("a",), "bad", "mend it", span=Span(1, 6, 8))
+    assert (
+        as_text([fault], File("a\t: [xy]")) == "f.yml:1:6: error: a: bad\n    1 | a\t: [xy]\n      |  \t   ^^ mend it"
+    )
+
+
+def test_of_a_long_line_the_part_around_the_place_is_shown() -> None:
+    line = "a: " + "x" * 500 + " HERE " + "y" * 500
+    _, shown, caret = as_text([Fault((), "bad", span=Span(1, 505, 509))], File(line)).splitlines()
+    assert len(shown) == len("    1 | ") + 160
+    assert shown[caret.index("^") : caret.rindex("^") + 1] == "HERE"
+    assert shown[8] == shown[-1] == "\u2026"
+
+
+def test_a_caret_does_not_go_beyond_its_line() -> None:
+    assert as_text([Fault((), "bad", span=Span(1, 3, 99))], File("a: b")).splitlines()[-1] == "      |   ^^"
+
+
+def test_a_fault_without_a_line_still_gives_its_hint() -> None:
+    assert as_text([Fault((), "bad", "mend it")], File()) == "f.yml:1:1: error: bad\n       = mend it"
+
+
+def test_colour_is_added_around_place_word_and_caret_only() -> None:
+    fault = Fault(("a",), "bad", "mend it", span=Span(1, 1, 2))
+    painted = as_text([fault], File("a: 1"), lambda style, text: f"<{style}>{text}</>")
+    assert painted == "<bold>f.yml:1:1:</> <bad>error:</> a: bad\n    1 | a: 1\n      | <bad>^</> mend it"

@@ -1,5 +1,6 @@
 """The schema for machines and people: complete, current, and true for the examples."""
 
+import re
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -57,6 +58,15 @@ def test_the_examples_that_the_documents_name_are_there(name: str) -> None:
 def test_every_example_is_valid_without_a_warning(path: Path, validator: jsonschema.Draft202012Validator) -> None:
     assert [fault.message for fault in load(path, env={}, look_at_files=False).faults] == []
     validator.validate(data(path.read_text()))
+
+
+def test_the_configuration_of_the_readme_is_valid(validator: jsonschema.Draft202012Validator) -> None:
+    blocks = re.findall(r"```yaml\n(.*?)```", (ROOT / "README.md").read_text(), re.DOTALL)
+    configurations = [block for block in blocks if "\nlisten:" in block]
+    assert configurations
+    for text in configurations:
+        assert [fault.message for fault in loaded(text).errors] == []
+        validator.validate(data(text))
 
 
 @pytest.mark.parametrize("text", [starter.plain(), starter.arvados(CLUSTER)], ids=["plain", "arvados"])
