@@ -18,47 +18,26 @@ class State(Enum):
     WAITING = auto()  # the request is with the node
     HOLDING = auto()  # a small answer is being collected
     STREAMING = auto()  # the answer goes downstream as it comes
+    ANSWERING = auto()  # our own answer goes downstream
     TUNNEL = auto()  # upgraded: bytes both ways
     DONE = auto()  # has its outcome
 
 
 # Which state may follow which. The byte path moves by it; `Exchange.move` checks it when the worker runs with -X dev.
+_CHOOSES = {State.PARKED, State.QUEUED, State.CONNECTING, State.SENDING, State.WAITING}
+_ENDS = {State.ANSWERING, State.DONE}
+_ATTEMPT_FAILS = _ENDS | {State.DELAYED}
 TRANSITIONS: Final[dict[State, frozenset[State]]] = {
-    State.READING: frozenset({State.PARKED, State.QUEUED, State.CONNECTING, State.SENDING, State.DONE}),
-    State.PARKED: frozenset({State.QUEUED, State.CONNECTING, State.SENDING, State.DONE}),
-    State.QUEUED: frozenset({State.PARKED, State.CONNECTING, State.SENDING, State.DONE}),
-    State.DELAYED: frozenset({State.PARKED, State.QUEUED, State.CONNECTING, State.SENDING, State.DONE}),
-    State.CONNECTING: frozenset(
-        {State.SENDING, State.DELAYED, State.PARKED, State.QUEUED, State.CONNECTING, State.DONE}
-    ),
-    State.SENDING: frozenset(
-        {
-            State.WAITING,
-            State.HOLDING,
-            State.STREAMING,
-            State.DELAYED,
-            State.CONNECTING,
-            State.PARKED,
-            State.QUEUED,
-            State.DONE,
-        }
-    ),
-    State.WAITING: frozenset(
-        {
-            State.HOLDING,
-            State.STREAMING,
-            State.TUNNEL,
-            State.DELAYED,
-            State.CONNECTING,
-            State.PARKED,
-            State.QUEUED,
-            State.DONE,
-        }
-    ),
-    State.HOLDING: frozenset(
-        {State.STREAMING, State.DELAYED, State.CONNECTING, State.PARKED, State.QUEUED, State.DONE}
-    ),
+    State.READING: frozenset(_CHOOSES | _ENDS),
+    State.PARKED: frozenset(_CHOOSES | _ENDS),
+    State.QUEUED: frozenset(_CHOOSES | _ENDS),
+    State.DELAYED: frozenset(_CHOOSES | _ENDS),
+    State.CONNECTING: frozenset({State.SENDING, State.WAITING} | _ATTEMPT_FAILS),
+    State.SENDING: frozenset({State.WAITING, State.HOLDING, State.STREAMING} | _ATTEMPT_FAILS),
+    State.WAITING: frozenset({State.HOLDING, State.STREAMING, State.TUNNEL} | _ATTEMPT_FAILS),
+    State.HOLDING: frozenset({State.STREAMING} | _ATTEMPT_FAILS),
     State.STREAMING: frozenset({State.DONE}),
+    State.ANSWERING: frozenset({State.DONE}),
     State.TUNNEL: frozenset({State.DONE}),
     State.DONE: frozenset(),
 }

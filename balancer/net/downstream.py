@@ -305,6 +305,9 @@ class Downstream(Stream):
             exchange.expects_continue = False  # all of it is here
         if worker.closing or self.requests == site.requests_per_connection:
             exchange.close = True
+        if head.upgrade and worker.tunnels.full:
+            exchange.answer(Cause.TUNNELS_FULL)
+            return
         exchange.start()
 
     def _new_exchange(self, site: Site, method: bytes, path: bytes, host: bytes) -> Exchange:

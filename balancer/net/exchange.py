@@ -202,15 +202,16 @@ class Exchange:
         self.upstream = connection
         if not self.connected_at:
             self.connected_at = now
-        self.state = State.WAITING
         client.deadline = now + self.target.response_ns
         if self.body_open or self.expects_continue:
             self._begin_body()
+        else:
+            self.move(State.WAITING)
         body = self.body if self.held_body is None else b"".join((self.body, *self.held_body))
         connection.begin(self, self.head + body if body else self.head)
 
     def _begin_body(self) -> None:
-        self.state = State.SENDING
+        self.move(State.SENDING)
         client = self.client
         if self.expects_continue:
             self.expects_continue = False
@@ -486,7 +487,7 @@ class Exchange:
         retry_after = client.worker.retry_after_s(cause, self) if status == 503 else None
         text = own_answer(self, status, cause, detail or TEXT.get(cause, ""), retry_after)
         self.complete = True
-        self.move(State.STREAMING)
+        self.move(State.ANSWERING)
         client.respond(text)
 
     def abandon_node(self) -> None:
@@ -502,6 +503,9 @@ class Exchange:
     def client_left(self, cause: Cause = Cause.CLIENT_LEFT) -> None:
         """The client is gone; nobody needs the answer."""
         if not self.done:
+            worker = self.client.worker
+            if not worker.lot.leave(self):
+                worker.queue.leave(self)
             self.abandon_node()
             self.end(NO_ANSWER[cause], cause)
 
@@ -510,6 +514,7 @@ class Exchange:
         if self.done:
             return
         self.done = True
+        self.move(State.DONE)
         self.outcome, self.cause = outcome, cause
         self.client.worker.exchange_ended(self)
 
@@ -537,7 +542,7 @@ class Exchange:
                 if self.upstream is not None:
                     self.upstream.close()
                 self.node_failed(Failure.TIMEOUT, "timeout")
-            case State.STREAMING:
+            case State.STREAMING | State.ANSWERING:
                 self.abandon_node()
                 stalled = bool(self.client.out)
                 cause = Cause.CLIENT_STALLED if stalled else Cause.NODE_STALLED

@@ -122,7 +122,7 @@ class NodeContext:
         self._name = name
 
     def wrap(self, raw: socket.socket) -> TlsSocket:
-        """Put TLS around a socket that is still connecting."""
+        """Put TLS around a connected socket."""
         tls = self._context.wrap_socket(
             raw, server_hostname=self._name, do_handshake_on_connect=False, suppress_ragged_eofs=True
         )

@@ -82,10 +82,7 @@ class Upstream(Stream):
             raw.close()
             return None
         node.count(N_CONNECTS)
-        sock: Socket = raw
-        if node.tls is not None:
-            sock = node.tls.wrap(raw)
-        self = cls(reactor, sock, raw.fileno(), node)
+        self = cls(reactor, raw, raw.fileno(), node)
         self.exchange = exchange
         if code == 0 and node.tls is None:
             self.phase = IDLE
@@ -122,7 +119,8 @@ class Upstream(Stream):
             self.close()
             return
         if self.phase == CONNECTING:
-            raw = self.sock if isinstance(self.sock, socket.socket) else self.sock.raw  # type: ignore[attr-defined]
+            raw = self.sock
+            assert isinstance(raw, socket.socket)
             code = raw.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
             if code:
                 self.close()
@@ -131,6 +129,9 @@ class Upstream(Stream):
             if not mask & WRITE:
                 return
             self.phase = HANDSHAKE
+            if self.node.tls is not None:
+                self.sock = sock = self.node.tls.wrap(raw)
+                self.recv_into, self.send = sock.recv_into, sock.send
         if self.node.tls is not None:
             wanted = self.sock.handshake()  # type: ignore[attr-defined]
             if wanted is None:

@@ -120,7 +120,7 @@ class Worker:
         }
         passed = [self.board.board.fd, *self.board.wakes, *fds, log, *(s.fileno() for s in self.sockets.values())]
         process = subprocess.Popen(
-            [sys.executable, "-X", "dev", "-P", "-m", "balancer.worker"],
+            [sys.executable, *os.environ.get("WORKER_FLAGS", "-X dev").split(), "-P", "-m", "balancer.worker"],
             env={**os.environ, "ARV_BALANCE_CHILD": json.dumps(given), "PYTHONPATH": str(ROOT)},
             pass_fds=passed,
             stderr=subprocess.PIPE,

@@ -1,0 +1,295 @@
+"""The control socket: snapshots swapped under load, questions, stop, handover; and the access log."""
+
+import json
+import os
+import select
+import signal
+import socket
+import threading
+import time
+from dataclasses import replace
+from pathlib import Path
+
+import pytest
+
+from balancer.model import AccessLog, Admin, Listener
+from balancer.scoreboard import (
+    L_CELLS,
+    L_DURATION,
+    N_2XX,
+    N_DURATION,
+    N_IDLE,
+    STATE_NONE,
+    W_ACCEPTED,
+    W_BEAT_NS,
+    W_GENERATION,
+    W_LISTENERS,
+    W_LOG_DROPPED,
+    W_NODES,
+    W_OUT_NODE,
+    W_PARKED,
+    W_STATE,
+)
+from tests.support.client import Client, request
+from tests.support.upstream import Request, Sleep, Step, Upstream, answer
+from tests.support.worker import Worker, running, snapshot_of, wait_until
+
+
+def slow(_: Request) -> list[Step]:
+    return [Sleep(0.4), answer(b"slow")]
+
+
+class Load:
+    """Clients that never retry, each on its own connection, until stopped."""
+
+    def __init__(self, worker: Worker, clients: int = 4) -> None:
+        self.failures: list[object] = []
+        self.done = 0
+        self._stop = threading.Event()
+        self._threads = [threading.Thread(target=self._run, args=(worker,)) for _ in range(clients)]
+
+    def __enter__(self) -> "Load":
+        for thread in self._threads:
+            thread.start()
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._stop.set()
+        for thread in self._threads:
+            thread.join()
+
+    def _run(self, worker: Worker) -> None:
+        with Client(worker.connect()) as client:
+            while not self._stop.is_set():
+                try:
+                    found = client.post(b"x")
+                except (OSError, AssertionError) as error:
+                    self.failures.append(error)
+                    return
+                if found.status != 200:
+                    self.failures.append(found)
+                self.done += 1
+
+
+def test_nodes_come_and_go_under_load_without_a_failure() -> None:
+    with Upstream(name="a") as a, Upstream(name="b") as b, running(snapshot_of(a.port, b.port)) as worker:
+        both = worker.snapshot
+        with Load(worker) as load:
+            for _ in range(10):
+                drained = replace(both.nodes[1], admin=Admin.DRAINING)
+                assert worker.apply(replace(both, nodes=(both.nodes[0], drained)))["type"] == "applied"
+                wait_until(lambda: worker.board.cell(W_NODES) >= 0)
+                assert worker.apply(replace(both, nodes=both.nodes[:1]))["generation"] == worker.snapshot.generation
+                assert worker.board.cell(W_GENERATION) == worker.snapshot.generation
+                before = load.done
+                wait_until(lambda before=before: load.done > before + 20)
+                worker.apply(both)
+        assert not load.failures
+        assert load.done > 200
+        assert b.requests
+        wait_until(lambda: worker.board.cell(W_ACCEPTED) == worker.board.cell(W_OUT_NODE) == load.done)
+
+
+def test_draining_closes_idle_connections_and_lets_exchanges_finish() -> None:
+    with (
+        Upstream(lambda got: slow(got) if got.target == "/slow" else None) as node,
+        running(snapshot_of(node.port)) as worker,
+        Client(worker.connect()) as client,
+        Client(worker.connect()) as other,
+    ):
+        assert other.get("/").status == 200
+        client.send(request("/slow"))
+        node.wait_for(2)
+        draining = replace(worker.snapshot, nodes=(replace(worker.snapshot.nodes[0], admin=Admin.DRAINING),))
+        worker.apply(draining)
+        assert client.read().body == b"slow"
+        wait_until(lambda: node.open_connections == 0)
+        other.send(request("/"))
+        wait_until(lambda: worker.board.cell(W_PARKED) == 1)
+
+
+def test_exchanges_are_listed_by_node() -> None:
+    with Upstream(slow) as node, running(snapshot_of(node.port)) as worker, Client(worker.connect()) as client:
+        client.send(request("/a/b?api_token=secret", "X-Request-Id: id-1"))
+        node.wait_for(1)
+        (found,) = worker.ask({"type": "exchanges", "node": "n0", "limit": 10})["exchanges"]
+        assert found.pop("age_s") >= 0
+        expected = {"request_id": "id-1", "method": "GET", "path": "/a/b", "node": "n0", "state": "waiting"}
+        assert found == {**expected, "client": "127.0.0.1"}
+        assert worker.ask({"type": "exchanges", "node": "other", "limit": 10})["exchanges"] == []
+        assert client.read().status == 200
+
+
+@pytest.mark.parametrize("how", ["message", "signal"])
+def test_stop_finishes_what_is_open_and_exits(how: str) -> None:
+    with Upstream(slow) as node, running(snapshot_of(node.port)) as worker:
+        busy, idle, waiting = (Client(worker.connect()) for _ in range(3))
+        idle.post(b"x")
+        busy.send(request("/"))
+        node.wait_for(2)
+        waiting.send(request("/"))  # in the kernel or just accepted: served, too
+        if how == "message":
+            worker.ask({"type": "stop", "deadline_s": 10}, answer=False)
+        else:
+            worker.process.send_signal(signal.SIGTERM)
+        assert idle.at_end()
+        found = busy.read()
+        assert (found.body, waiting.read().body) == (b"slow", b"slow")
+        assert busy.at_end()
+        assert worker.process.wait(5) == 0
+        assert worker.board.cell(W_STATE) == STATE_NONE
+        assert worker.board.cell(W_ACCEPTED) == worker.board.cell(W_OUT_NODE) == 3
+        for client in (busy, idle, waiting):
+            client.close()
+
+
+def test_stop_cuts_at_its_deadline() -> None:
+    node = Upstream(lambda _: [Sleep(30), answer()])
+    with node, running(snapshot_of(node.port)) as worker, Client(worker.connect()) as client:
+        client.send(request("/"))
+        node.wait_for(1)
+        worker.ask({"type": "stop", "deadline_s": 0.3}, answer=False)
+        assert worker.process.wait(5) == 0
+
+
+def test_handover_gives_all_descriptors() -> None:
+    with Upstream() as node, running(snapshot_of(node.port)) as worker:
+        worker.channel.send({"type": "handover"})
+        assert select.select([worker.channel.sock], [], [], 5)[0]
+        ((found, fds),) = worker.channel.receive()
+        assert found["listeners"] == {"0": 1}
+        assert (found["snapshot"], found["wakes"], found["pid"]) == (1, 4, worker.process.pid)
+        assert len(fds) == 1 + 4 + 1 + 1
+        listening = socket.socket(fileno=os.dup(fds[5]))
+        assert listening.getsockname()[1] == worker.port
+        listening.close()
+        for fd in fds:
+            os.close(fd)
+
+
+def test_sockets_are_added_and_dropped_while_running() -> None:
+    with Upstream() as node, running(snapshot_of(node.port)) as worker:
+        extra = socket.create_server(("127.0.0.1", 0))
+        assert worker.ask({"type": "listeners", "listeners": {"5": 1}}, (extra.fileno(),))["type"] == "listening"
+        early = Client(socket.create_connection(extra.getsockname(), 5))
+        early.send(request("/"))  # waits in the kernel: the snapshot does not have this listener yet
+        listeners = (*worker.snapshot.listeners, Listener(5, "127.0.0.1:0"))
+        worker.apply(replace(worker.snapshot, listeners=listeners))
+        assert early.read().status == 200
+        waiting = Client(socket.create_connection(extra.getsockname(), 5))
+        address = extra.getsockname()
+        extra.close()
+        assert worker.ask({"type": "listeners", "listeners": {"5": 0}})["type"] == "listening"
+        assert waiting.get("/").status == early.get("/").status == 200
+        with pytest.raises(ConnectionRefusedError):
+            socket.create_connection(address, 5)
+        early.close()
+        waiting.close()
+
+
+def test_the_heart_beats_and_counters_are_written() -> None:
+    with Upstream() as node, running(snapshot_of(node.port)) as worker:
+        beat = worker.board.cell(W_BEAT_NS)
+        wait_until(lambda: worker.board.cell(W_BEAT_NS) > beat)
+        with Client(worker.connect()) as client:
+            for _ in range(3):
+                client.get("/")
+            client.get("/%00")
+        worker.log_lines(4)
+        cell = worker.board.cell
+        wait_until(lambda: cell(W_NODES + N_2XX) == 3)
+        assert sum(cell(W_NODES + N_DURATION + bucket) for bucket in range(20)) == 3
+        assert sum(cell(W_LISTENERS + index) for index in range(L_DURATION)) == 4
+        assert sum(cell(W_LISTENERS + L_CELLS + index) for index in range(L_DURATION)) == 0
+        wait_until(lambda: cell(W_NODES + N_IDLE) == 1)
+
+
+# --- the access log ---------------------------------------------------------------------------------------------------
+
+
+def test_log_lines_hold_no_secret_and_cannot_be_forged() -> None:
+    with Upstream() as node, running(snapshot_of(node.port)) as worker, Client(worker.connect()) as client:
+        secrets = "api_token=SECRET1&x=1&ping_secret=SECRET2&reader_tokens[]=SECRET3&api%5Ftoken=SECRET4"
+        client.get(f"/p?{secrets}", "Authorization: Bearer SECRET5", "Cookie: s=SECRET6")
+        client.get('/"},{"injected":1', 'User-Agent: a"b\\c\xe9')
+        first, second = worker.log_lines(2)
+        assert "SECRET" not in worker.log_path.read_text()
+        assert first["url.query"].startswith("api_token=[redacted]&x=1&ping_secret=[redacted]")
+        assert second["url.path"] == '/"},{"injected":1'
+        assert second["user_agent.original"] == 'a"b\\c\xe9'
+        assert first["arv.node"] == "n0"
+        assert first["http.response.status_code"] == 200
+
+
+@pytest.mark.parametrize(
+    ("style", "parts"),
+    [
+        ("combined", ["127.0.0.1 - - [", '"GET /x?api_token=[redacted] HTTP/1.1" 200 5 "-" "agent"']),
+        (
+            "haproxy",
+            [
+                "127.0.0.1:",
+                "fe nodes/n0 0/0/0/",
+                ' 200 5 - - ---- 1/1/0/0/0 0/0 "GET /x?api_token=[redacted] HTTP/1.1"',
+            ],
+        ),
+    ],
+)
+def test_other_formats(style: str, parts: list[str]) -> None:
+    with Upstream() as node, running(snapshot_of(node.port, access_log=AccessLog(format=style))) as worker:
+        with Client(worker.connect()) as client:
+            client.get("/warm")
+            client.get("/x?api_token=SECRET", "User-Agent: agent")
+        wait_until(lambda: worker.log_path.read_bytes().count(b"\n") == 2)
+        line = worker.log_path.read_text().splitlines()[1]
+        assert all(part in line for part in parts), line
+
+
+def test_a_log_reader_that_stops_holds_up_nobody() -> None:
+    reader, writer = os.pipe()
+    with Upstream() as node, running(snapshot_of(node.port), log_fd=writer) as worker:
+        os.close(writer)
+        long = "x" * 3000
+        with Client(worker.connect()) as client:
+            for _ in range(60):
+                client.send(request(f"/{long}") * 200)
+                assert all(client.read().status == 200 for _ in range(200))
+                if worker.board.cell(W_LOG_DROPPED):
+                    break
+            wait_until(lambda: worker.board.cell(W_LOG_DROPPED) > 0)
+            found = b""
+            while select.select([reader], [], [], 0.3)[0]:
+                found += os.read(reader, 1 << 20)
+            lines = found.splitlines()
+            assert len(lines) > 1000
+            assert all(json.loads(line)["http.response.status_code"] == 200 for line in lines[:1000])
+    os.close(reader)
+
+
+def test_the_log_is_reopened_by_path_and_by_descriptor(tmp_path: Path) -> None:
+    path, moved, other = tmp_path / "access.log", tmp_path / "moved", tmp_path / "other"
+    node, log = Upstream(), AccessLog(path=str(path))
+    with node, running(snapshot_of(node.port, access_log=log)) as worker, Client(worker.connect()) as client:
+        client.get("/one")
+        wait_until(lambda: "/one" in read(path))
+        path.rename(moved)
+        assert worker.ask({"type": "reopen-log"})["type"] == "reopened"
+        client.get("/two")
+        wait_until(lambda: "/two" in read(path))
+        with other.open("wb") as file:
+            worker.ask({"type": "reopen-log"}, (file.fileno(),))
+        client.get("/three")
+        wait_until(lambda: "/three" in read(other))
+        assert "/two" not in read(moved)
+
+
+def test_no_log_at_all() -> None:
+    with Upstream() as node, running(snapshot_of(node.port, access_log=AccessLog(format="off"))) as worker:
+        with Client(worker.connect()) as client:
+            client.get("/")
+        time.sleep(0.1)
+        assert worker.log_path.read_bytes() == b""
+
+
+def read(path: Path) -> str:
+    return path.read_text() if path.exists() else ""

@@ -1,0 +1,119 @@
+"""Upgraded connections."""
+
+import time
+from dataclasses import replace
+
+import pytest
+
+from balancer.model import Admin, Drain, Limits, Timeouts
+from balancer.scoreboard import N_IN_FLIGHT, N_TUNNELS, W_BUSY, W_NODES, W_OUT_NODE, W_TUNNELS
+from tests.support.client import Client, request
+from tests.support.upstream import Echo, Request, Step, Upstream
+from tests.support.worker import Worker, running, snapshot_of, wait_until
+
+WEBSOCKET = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
+
+
+def agree(got: Request) -> list[Step] | None:
+    """Switches to whatever is asked, greets, then echoes."""
+    token = got.one("Upgrade")
+    if token is None:
+        return None
+    head = f"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: {token}\r\nX-Hop: 1\r\n\r\nhi"
+    return [head.encode(), Echo()]
+
+
+def opened(worker: Worker, *lines: str, method: str = "GET") -> Client:
+    """Return a client whose tunnel is open and greeted."""
+    client = Client(worker.connect())
+    client.send(request("/tunnel", *lines, method=method))
+    found = client.read()
+    assert found.status == 101
+    assert found.one("X-Request-Id") is not None
+    assert client.read_raw(2) == b"hi"
+    return client
+
+
+@pytest.mark.parametrize(
+    ("lines", "method"),
+    [
+        (WEBSOCKET, "GET"),
+        (("Connection: upgrade", "Upgrade: ssh"), "POST"),
+        (("Connection: upgrade", "Upgrade: tunnel"), "POST"),
+    ],
+)
+def test_bytes_pass_both_ways_and_half_close_is_kept(lines: tuple[str, ...], method: str) -> None:
+    with Upstream(agree) as node, running(snapshot_of(node.port)) as worker:
+        with opened(worker, *lines, method=method) as client:
+            assert (worker.board.cell(W_TUNNELS), worker.board.cell(W_NODES + N_TUNNELS)) == (1, 1)
+            assert (worker.board.cell(W_BUSY), worker.board.cell(W_NODES + N_IN_FLIGHT)) == (0, 0)
+            data = bytes(range(256)) * 4000
+            for _ in range(2):
+                client.send(data[:50_000])
+                assert client.read_raw(50_000) == data[:50_000]
+            client.send(b"last")
+            client.sock.shutdown(1)
+            assert client.read_raw(100) == b"last"
+        wait_until(lambda: worker.board.cell(W_OUT_NODE) == 1)
+        assert worker.board.cell(W_TUNNELS) == 0
+        line = worker.log_lines(1)[0]
+        assert (line["http.response.status_code"], line["arv.termination"]) == (101, "tunnel-closed")
+        assert line["arv.bytes_in"] == 100_004
+
+
+@pytest.mark.parametrize(
+    "lines",
+    [("Connection: upgrade", "Upgrade: h2c"), ("Upgrade: websocket",), ("Connection: upgrade", "Upgrade: irc")],
+)
+def test_an_upgrade_that_is_not_allowed_is_an_ordinary_request(lines: tuple[str, ...]) -> None:
+    with Upstream(agree) as node, running(snapshot_of(node.port)) as worker, Client(worker.connect()) as client:
+        assert client.get("/", *lines).status == 200
+        assert node.requests[0].one("Upgrade") is None
+
+
+def test_a_refused_upgrade_is_passed_on() -> None:
+    with Upstream() as node, running(snapshot_of(node.port)) as worker, Client(worker.connect()) as client:
+        assert client.get("/", *WEBSOCKET).status == 200
+        assert node.requests[0].one("Upgrade") == "websocket"
+        assert client.get("/").status == 200
+
+
+def test_an_idle_tunnel_ends() -> None:
+    with Upstream(agree) as node, running(snapshot_of(node.port, timeouts=Timeouts(tunnel_idle_s=0.3))) as worker:
+        with opened(worker, *WEBSOCKET) as client:
+            assert client.at_end()
+        assert worker.log_lines(1)[0]["arv.termination"] == "tunnel-idle"
+
+
+def test_a_half_closed_tunnel_costs_no_cpu() -> None:
+    with Upstream(agree) as node, running(snapshot_of(node.port)) as worker:
+        client = opened(worker, "Connection: upgrade", "Upgrade: ssh", method="POST")
+        node.close_connections()
+        time.sleep(0.2)
+        before = worker.cpu_s()
+        time.sleep(1.0)
+        assert worker.cpu_s() - before <= 0.03
+        client.close()
+
+
+def test_draining_a_node_says_goodbye_after_the_grace() -> None:
+    with Upstream(agree) as node, Upstream() as other:
+        snapshot = snapshot_of(node.port, drain=Drain(tunnel_grace_s=0.3))
+        with running(snapshot) as worker, opened(worker, *WEBSOCKET) as client:
+            draining = replace(snapshot.nodes[0], admin=Admin.DRAINING)
+            worker.apply(replace(snapshot, nodes=(draining,)))
+            client.send(b"still open")
+            assert client.read_raw(10) == b"still open"
+            assert client.read_raw(4) == b"\x88\x02\x03\xe9"
+            assert client.read_raw(100) in (b"", b"\x88\x82\0\0\0\0\x03\xe9")
+            wait_until(lambda: worker.board.cell(W_TUNNELS) == 0)
+        assert not other.requests
+
+
+def test_tunnels_are_capped() -> None:
+    node, limits = Upstream(agree), Limits(tunnels=1)
+    with node, running(snapshot_of(node.port, limits=limits)) as worker, opened(worker, *WEBSOCKET):
+        client = Client(worker.connect())
+        found = client.get("/", *WEBSOCKET)
+        assert (found.status, found.one("X-Arv-Balance")) == (503, "tunnels-full")
+        client.close()

@@ -1,0 +1,266 @@
+"""Parking, pausing and queueing."""
+
+import time
+from concurrent.futures import ThreadPoolExecutor
+from dataclasses import replace
+from itertools import pairwise
+
+import pytest
+
+from balancer.model import Health, Match, Park, Pause, Queue, Route, Snapshot
+from balancer.scoreboard import W_BUSY, W_OUT_CLIENT_LEFT, W_PARKED, W_PARKED_BYTES, W_PAUSED_GENERATION, W_QUEUED
+from tests.support.client import Client, request
+from tests.support.upstream import Request, Sleep, Step, Upstream, answer
+from tests.support.worker import Worker, running, snapshot_of, wait_until
+
+
+def slow(_: Request) -> list[Step]:
+    """Takes 100 ms."""
+    return [Sleep(0.1), answer(b"slow")]
+
+
+def pause_for(snapshot: Snapshot, seconds: float) -> Snapshot:
+    return replace(snapshot, pause=Pause(time.monotonic() + seconds, "test"))
+
+
+def test_requests_wait_for_the_first_verdict() -> None:
+    with (
+        Upstream() as node,
+        running(snapshot_of(node.port), healthy=False) as worker,
+        Client(worker.connect()) as client,
+    ):
+        client.send(request("/"))
+        wait_until(lambda: worker.board.cell(W_PARKED) == 1)
+        assert not node.requests
+        worker.board.verdict(0, Health.HEALTHY)
+        assert client.read().status == 200
+        assert worker.board.cell(W_PARKED) == worker.board.cell(W_PARKED_BYTES) == 0
+        assert worker.log_lines(1)[0]["arv.queue_s"] > 0
+
+
+@pytest.mark.parametrize("health", [Health.CHECKING, Health.UNHEALTHY, Health.MISMATCHED])
+def test_a_node_that_is_not_healthy_takes_nothing(health: Health) -> None:
+    with Upstream() as bad, Upstream() as good, running(snapshot_of(bad.port, good.port)) as worker:
+        worker.board.verdict(0, health)
+        time.sleep(0.05)
+        with Client(worker.connect()) as client:
+            assert all(client.get("/").status == 200 for _ in range(6))
+        assert not bad.requests
+
+
+def test_a_pause_holds_everything_but_exempt_routes_until_it_is_lifted() -> None:
+    exempt = Route("health", 0, Match(path="/health"), park=False)
+    with Upstream() as node:
+        snapshot = snapshot_of(node.port, routes=(exempt,))
+        with running(snapshot) as worker, ThreadPoolExecutor(8) as pool:
+            assert worker.apply(pause_for(snapshot, 60))["type"] == "applied"
+            assert worker.board.cell(W_PAUSED_GENERATION) == 2
+            assert worker.board.cell(W_BUSY) == 0
+
+            def get(number: int) -> int:
+                with Client(worker.connect()) as client:
+                    return client.get(f"/{number}").status
+
+            waiting = [pool.submit(get, number) for number in range(6)]
+            wait_until(lambda: worker.board.cell(W_PARKED) == 6)
+            with Client(worker.connect()) as client:
+                assert client.get("/health").status == 200
+            assert [got.target for got in node.requests] == ["/health"]
+            worker.apply(snapshot)
+            assert [future.result() for future in waiting] == [200] * 6
+
+
+def test_a_pause_ends_by_itself() -> None:
+    with Upstream() as node, running(snapshot_of(node.port)) as worker, Client(worker.connect()) as client:
+        paused = pause_for(worker.snapshot, 0.8)
+        worker.apply(paused)
+        assert client.get("/").status == 200
+        assert paused.pause is not None
+        assert node.requests[0].began_at >= paused.pause.until
+
+
+def test_parked_requests_are_released_first_come_first_served_and_at_the_rate() -> None:
+    with Upstream() as node:
+        snapshot = snapshot_of(node.port, park=Park(release_per_s=50))
+        with running(snapshot) as worker:
+            worker.apply(pause_for(snapshot, 60))
+            clients = [Client(worker.connect()) for _ in range(15)]
+            for number, client in enumerate(clients):
+                client.send(request(f"/{number}"))
+                wait_until(lambda number=number: worker.board.cell(W_PARKED) == number + 1)
+            worker.apply(snapshot)
+            began = time.monotonic()
+            assert all(client.read().status == 200 for client in clients)
+            assert time.monotonic() - began > 0.15  # 15 at 50/s with a bucket of 2.5
+            assert [got.target for got in node.requests] == [f"/{number}" for number in range(15)]
+            for client in clients:
+                client.close()
+
+
+def test_caps_of_the_parking_lot_hold() -> None:
+    with Upstream() as node:
+        snapshot = snapshot_of(node.port, park=Park(max=4, max_per_client=2))
+        with running(snapshot) as worker:
+            worker.apply(pause_for(snapshot, 60))
+            kept = [Client(worker.connect(source=f"127.0.0.{host}")) for host in (2, 2, 3, 3)]
+            for client in kept:
+                client.send(request("/"))
+            wait_until(lambda: worker.board.cell(W_PARKED) == 4)
+            for host in (2, 4):
+                with Client(worker.connect(source=f"127.0.0.{host}")) as refused:
+                    found = refused.get("/")
+                    assert (found.status, found.one("X-Arv-Balance")) == (503, "park-full")
+                    assert int(found.one("Retry-After") or 0) > 30
+            kept[0].close()
+            wait_until(lambda: worker.board.cell(W_PARKED) == 3)
+            for client in kept:
+                client.close()
+
+
+def test_one_client_cannot_take_more_than_its_share() -> None:
+    with Upstream() as node:
+        snapshot = snapshot_of(node.port, park=Park(max_per_client=1))
+        with running(snapshot) as worker:
+            worker.apply(pause_for(snapshot, 60))
+            with Client(worker.connect()) as first, Client(worker.connect()) as second:
+                first.send(request("/"))
+                wait_until(lambda: worker.board.cell(W_PARKED) == 1)
+                assert second.get("/").one("X-Arv-Balance") == "park-full"
+
+
+def test_a_client_that_leaves_while_parked_is_dropped() -> None:
+    with Upstream() as node, running(snapshot_of(node.port), healthy=False) as worker:
+        client = Client(worker.connect())
+        client.send(request("/", "Content-Length: 5", method="POST") + b"ab")
+        wait_until(lambda: worker.board.cell(W_PARKED) == 1)
+        client.send(b"c")  # unread input must not hide that it left
+        client.close()
+        wait_until(lambda: worker.board.cell(W_PARKED) == 0)
+        wait_until(lambda: worker.board.cell(W_OUT_CLIENT_LEFT) == 1)
+        worker.board.verdict(0, Health.HEALTHY)
+        time.sleep(0.1)
+        assert not node.requests
+
+
+def test_a_half_closed_parked_client_costs_no_cpu() -> None:
+    snapshot = snapshot_of(1)
+    snapshot = replace(snapshot, limits=replace(snapshot.limits, half_close=True))
+    with running(snapshot, healthy=False) as worker, Client(worker.connect()) as client:
+        client.send(request("/"))
+        wait_until(lambda: worker.board.cell(W_PARKED) == 1)
+        client.sock.shutdown(1)
+        time.sleep(0.2)
+        before = worker.cpu_s()
+        time.sleep(1.0)
+        assert worker.cpu_s() - before <= 0.03
+        assert worker.board.cell(W_PARKED) == 1
+
+
+def test_a_parked_body_is_sent_after_the_release() -> None:
+    with (
+        Upstream() as node,
+        running(snapshot_of(node.port), healthy=False) as worker,
+        Client(worker.connect()) as client,
+    ):
+        client.send(request("/", "Content-Length: 200000", "Expect: 100-continue", method="POST"))
+        wait_until(lambda: worker.board.cell(W_PARKED) == 1)
+        worker.board.verdict(0, Health.HEALTHY)
+        assert client.read_head()[0] == 100
+        client.send(b"x" * 200_000)
+        assert client.read().status == 200
+        assert node.requests[0].body == b"x" * 200_000
+
+
+def test_capacity_holds_and_the_rest_queues() -> None:
+    with Upstream(slow) as node, ThreadPoolExecutor(6) as pool:
+        snapshot = snapshot_of(node.port)
+        snapshot = replace(snapshot, nodes=(replace(snapshot.nodes[0], capacity=2),))
+        with running(snapshot) as worker:
+
+            def get(_: int) -> int:
+                with Client(worker.connect()) as client:
+                    return client.get("/").status
+
+            results = [pool.submit(get, number) for number in range(6)]
+            wait_until(lambda: worker.board.cell(W_QUEUED) == 4)
+            assert worker.board.cell(W_BUSY) == 2
+            assert [future.result() for future in results] == [200] * 6
+            assert node.connections <= 2
+            assert worker.board.cell(W_QUEUED) == 0
+
+
+def test_a_full_queue_and_a_late_one_are_503() -> None:
+    with Upstream(lambda _: [Sleep(1.0), answer()]) as node, ThreadPoolExecutor(2) as pool:
+        snapshot = snapshot_of(node.port, queue=Queue(max=1, timeout_s=0.3))
+        snapshot = replace(snapshot, nodes=(replace(snapshot.nodes[0], capacity=1),))
+        with running(snapshot) as worker, Client(worker.connect()) as first:
+            first.send(request("/"))
+            wait_until(lambda: worker.board.cell(W_BUSY) == 1)
+
+            def get() -> str | None:
+                with Client(worker.connect()) as client:
+                    return client.get("/").one("X-Arv-Balance")
+
+            late = pool.submit(get)
+            wait_until(lambda: worker.board.cell(W_QUEUED) == 1)
+            assert get() == "queue-full"
+            assert late.result() == "queue-timeout"
+            assert first.read().status == 200
+
+
+def test_capacity_holds_across_workers_and_nobody_starves() -> None:
+    node = Upstream(lambda _: [Sleep(0.01), answer()])
+    snapshot = snapshot_of(node.port)
+    snapshot = replace(snapshot, nodes=(replace(snapshot.nodes[0], capacity=1),))
+    with node, running(snapshot) as first:
+        second = Worker(snapshot, first.board, slot=1).wait_ready()
+
+        def load(worker: Worker, count: int = 20) -> None:
+            with Client(worker.connect()) as client:
+                for _ in range(count):
+                    assert client.get(f"/{worker.slot}").status == 200
+
+        with ThreadPoolExecutor(4) as pool:
+            for future in [pool.submit(load, worker) for worker in (first, first, second, second)]:
+                future.result()
+        second.close()
+        assert sum(first.board.cell(W_BUSY, slot) for slot in (0, 1)) == 0
+        began = [got.began_at for got in node.requests]
+        assert all(b - a > 0.009 for a, b in pairwise(began))
+        order = "".join(got.target[1] for got in node.requests)
+        both = order[: min(order.rindex("0"), order.rindex("1"))]
+        assert max(len(run) for run in both.replace("01", "0 1").replace("10", "1 0").split()) <= 8, order
+
+
+def test_parked_requests_of_two_workers_are_released_in_one_order() -> None:
+    with Upstream() as node:
+        snapshot = snapshot_of(node.port, park=Park(release_per_s=100))
+        board_of = running(snapshot, healthy=False)
+        with board_of as first:
+            second = Worker(snapshot, first.board, slot=1).wait_ready()
+            try:
+                clients = []
+                for number in range(12):
+                    worker = (first, second)[number % 2]
+                    client = Client(worker.connect())
+                    client.send(request(f"/{number}"))
+                    clients.append(client)
+                    wait_until(lambda n=number: sum(first.board.cell(W_PARKED, s) for s in (0, 1)) == n + 1)
+                first.board.verdict(0, Health.HEALTHY)
+                assert all(client.read().status == 200 for client in clients)
+                got = [int(item.target[1:]) for item in node.requests]
+                assert all(abs(place - number) <= 3 for place, number in enumerate(got)), got
+                for client in clients:
+                    client.close()
+            finally:
+                second.close()
+
+
+def test_a_stale_verdict_gives_way_to_passive_signs() -> None:
+    with Upstream() as dying, Upstream() as good, running(snapshot_of(dying.port, good.port)) as worker:
+        for slot in (0, 1):
+            worker.board.verdict(slot, Health.HEALTHY, age_s=60)
+        dying.stop()
+        with Client(worker.connect()) as client:
+            assert [client.get("/").status for _ in range(10)] == [200] * 10
+        assert len([line for line in worker.log_lines(10) if "refused" in line["arv.history"]]) <= 1
