@@ -3,7 +3,7 @@
 A resource is a subclass that overrides hooks; it opens no transaction and commits nothing, the node does that.
 """
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
@@ -119,8 +119,8 @@ class Controller:
         del call, binder
         return []
 
-    def computed(self, call: Call, binder: Binder) -> Mapping[str, str]:
-        """Return the SQL of computed attributes by name."""
+    def computed(self, call: Call, binder: Binder) -> Mapping[str, Callable[[], str]]:
+        """Return by name what makes the SQL of computed attributes; only what is called may bind parameters."""
         del call, binder
         return {}
 

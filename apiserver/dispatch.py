@@ -4,7 +4,7 @@ import asyncio
 import copy
 import hashlib
 import random
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass
 from typing import Any
 
@@ -50,10 +50,13 @@ class Answer:
 class Dispatcher:
     """Runs operations on the store. Keeps no state of its own between requests."""
 
-    def __init__(self, context: Context, store: Store, authenticator: Authenticator) -> None:
+    def __init__(
+        self, context: Context, store: Store, authenticator: Authenticator, *, committed: Callable[[], None]
+    ) -> None:
         self._context = context
         self._store = store
         self._authenticator = authenticator
+        self._committed = committed  # called after each write
 
     async def run(self, request: Request) -> Answer:
         """Return the answer; a transaction that lost against another is tried again, nothing was changed by it.
@@ -69,6 +72,8 @@ class Dispatcher:
                     raise
                 await asyncio.sleep(random.uniform(0.5, 1.5) * 0.01 * 4**attempt)  # noqa: S311
             else:
+                if request.operation.write:
+                    self._committed()
                 return Answer(answer.status, answer.body, answer.queries, answer.replayed, attempt, answer.user_uuid)
         raise AssertionError("the last attempt returns or raises")
 

@@ -108,7 +108,7 @@ class Source:
 
     resource: Resource
     conditions: Callable[[Binder], list[str]]
-    computed: Callable[[Binder], Mapping[str, str]]
+    computed: Callable[[Binder], Mapping[str, Callable[[], str]]]
     joins: Mapping[str, Join]
     allowed: frozenset[str] | None = None
 
@@ -135,7 +135,7 @@ def select_list(source: Source, names: Iterable[str], binder: Binder) -> str:
         if name in source.resource.attributes:
             parts.append(f"t.{quote(name)}")
         elif name in computed:
-            parts.append(f"{computed[name]} AS {quote(name)}")
+            parts.append(f"{computed[name]()} AS {quote(name)}")
     return ", ".join(parts) or "1 AS nothing"
 
 

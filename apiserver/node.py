@@ -15,12 +15,14 @@ from apiserver.auth import Authenticator
 from apiserver.discovery import discovery, encoded, exported
 from apiserver.dispatch import Dispatcher
 from apiserver.errors import SettingsError
+from apiserver.events import Pump
 from apiserver.http.application import Application, Parts
 from apiserver.http.limiter import Limiter
 from apiserver.http.metrics import Metrics
 from apiserver.http.request import networks
 from apiserver.http.routing import PREFIX, Router
 from apiserver.http.server import serving
+from apiserver.http.websocket import Websockets
 from apiserver.jobs import Jobs, seed
 from apiserver.launcher import LocalServer, find_binaries
 from apiserver.maintenance import Maintenance
@@ -69,6 +71,11 @@ class Node:
         self._needed = needed_level(steps)
         self._monitor = Monitor(database_settings(settings), self._needed, clock)
         self._context = Context(settings, self._registry, vocabulary)
+        self._authenticator = Authenticator(settings)
+        self._pump = Pump(database_settings(settings))
+        self._websockets = Websockets(
+            settings, self._store, self._authenticator, self._pump, sent=self._metrics.events.inc
+        )
         self._jobs = Jobs(self._store, Maintenance(self._context).jobs(), note=self._note_job)
         self._stop = asyncio.Event()
         self.addresses: list[str] = []
@@ -83,6 +90,8 @@ class Node:
         )
         metrics.watch("arvados_max_queued_requests", "Limit of waiting requests", lambda: limiter.max_queued)
         metrics.watch("arv_api_migration_version", "Level of the schema", lambda: self._monitor.schema.version)
+        metrics.watch("arv_api_notify_lag_seconds", "Age of the oldest undecided event", lambda: self._pump.lag_s)
+        metrics.watch("arv_api_websockets", "Websocket clients", lambda: self._websockets.count)
         metrics.watch("arv_api_healthy", "1 when this node may serve", lambda: float(not self._monitor.error()))
         metrics.watch_each(
             "arv_api_db_pool_connections", "Connections to the database", "state",
@@ -107,6 +116,7 @@ class Node:
             async with asyncio.TaskGroup() as tasks:
                 monitor = tasks.create_task(self._monitor.run(), name="monitor")
                 jobs = tasks.create_task(self._jobs.run(), name="jobs")
+                pump = tasks.create_task(self._pump.run(), name="events")
                 try:
                     async with serving(
                         self._application(), self._settings.listen, timeout_s=self._settings.stop_timeout_s
@@ -123,12 +133,13 @@ class Node:
                         self._jobs.stop()
                         logger.info("stopping", extra={"delay_s": self._settings.stop_delay_s})
                         await asyncio.sleep(self._settings.stop_delay_s)
+                        await self._websockets.close()
                 finally:
                     self._jobs.stop()
                     with suppress(TimeoutError):
                         async with asyncio.timeout(JOBS_STOP_S):
                             await asyncio.wait([jobs])
-                    for task in (monitor, jobs):
+                    for task in (monitor, jobs, pump):
                         task.cancel()
 
     def _application(self) -> Any:
@@ -139,7 +150,7 @@ class Node:
             f"{PREFIX}config": encoded(exported(settings)),
             f"{PREFIX}vocabulary": encoded(self._context.vocabulary),
         }
-        dispatcher = Dispatcher(self._context, self._store, Authenticator(settings))
+        dispatcher = Dispatcher(self._context, self._store, self._authenticator, committed=self._pump.nudge)
         return Application(
             Parts(
                 settings,
@@ -151,6 +162,7 @@ class Node:
                 documents,
                 networks(settings.trusted_proxies),
                 self._registry.wrappers(),
+                self._websockets.handle,
             )
         ).build()
 

@@ -89,7 +89,8 @@ class Application:
         trace = _Trace(request_id(request), loop.time())
         self._open[trace.identity] = trace
         try:
-            async with asyncio.timeout(self._parts.settings.api.request_timeout_s):
+            endless = request.rel_url.path == "/websocket"
+            async with asyncio.timeout(None if endless else self._parts.settings.api.request_timeout_s):
                 response = await self._route(request, trace)
         except ApiError as exc:
             response = self._failed(exc, trace)

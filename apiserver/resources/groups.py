@@ -1,7 +1,7 @@
 """Groups: projects, filter groups and roles; their trash, their freezing."""
 
 import json
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
@@ -77,13 +77,12 @@ class Groups(Controller):
             "NOT EXISTS (SELECT 1 FROM trashed_groups WHERE group_uuid = t.uuid AND trash_at <= statement_timestamp())"
         ]
 
-    def computed(self, call: Call, binder: Binder) -> Mapping[str, str]:
+    def computed(self, call: Call, binder: Binder) -> Mapping[str, Callable[[], str]]:
         """Return the SQL of rights."""
-        level = self.level(call.viewer, binder)
         return {
-            "can_write": f"({level} >= 2 AND NOT is_frozen(t.uuid))",
-            "can_manage": f"({level} >= 3)",
-            "writable_by": "ARRAY[t.owner_uuid]",
+            "can_write": lambda: f"({self.level(call.viewer, binder)} >= 2 AND NOT is_frozen(t.uuid))",
+            "can_manage": lambda: f"({self.level(call.viewer, binder)} >= 3)",
+            "writable_by": lambda: "ARRAY[t.owner_uuid]",
         }
 
     def level(self, viewer: Any, binder: Binder) -> str:

@@ -3,7 +3,7 @@
 import hmac
 import json
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -18,12 +18,13 @@ from apiserver.permissions import not_found
 from apiserver.schema import NODES
 from apiserver.sqltext import Binder
 from apiserver.store.failures import UniqueError
+from apiserver.store.pool import Lock
 from dnsupdate.enqueue import enqueue, remove
 from dnsupdate.errors import BadNameError
 from dnsupdate.host import Host
 
 PING_NUMBERS = ("total_cpu_cores", "total_ram_mb", "total_scratch_mb")
-SLOT_TRIES = 20
+SLOT_TRIES = 4  # only an admin's own choice of a number can come in between
 DNS_INPUTS = ("hostname", "ip_address", "domain", "slot_number", "info", "properties")
 _USER_VIEW = frozenset({
     "uuid", "owner_uuid", "created_at", "modified_by_client_uuid", "modified_by_user_uuid", "modified_at", "hostname",
@@ -32,6 +33,12 @@ _USER_VIEW = frozenset({
 _FORMAT = re.compile(r"%%|%<slot_number>(0?[0-9]*)d|(%)")
 _FREE_SLOT = """SELECT min(n) FROM generate_series(1, $1::integer) AS n
  WHERE NOT EXISTS (SELECT 1 FROM nodes WHERE slot_number = n)"""
+_STATUS = """CASE WHEN t.last_ping_at IS NULL THEN
+ CASE WHEN t.created_at > statement_timestamp() - interval '5 minutes' THEN 'pending' ELSE 'startup-fail' END
+ WHEN t.last_ping_at < statement_timestamp() - interval '1 hour' THEN 'missing' ELSE 'running' END"""
+_WORKER_STATE = """CASE WHEN t.slot_number IS NULL THEN 'down'
+ WHEN t.info ->> 'slurm_state' IN ('alloc', 'comp', 'mix', 'drng') THEN 'busy'
+ WHEN t.info ->> 'slurm_state' = 'idle' THEN 'idle' ELSE 'down' END"""
 _SEEN = "SELECT epoch FROM designation_seen WHERE name = 'dns'"
 _SEE = """INSERT INTO designation_seen AS seen (name, epoch) VALUES ('dns', $1)
  ON CONFLICT (name) DO UPDATE SET epoch = greatest(seen.epoch, excluded.epoch) RETURNING epoch"""
@@ -70,6 +77,10 @@ class Nodes(Controller):
         ping = (UUID, Parameter("ping_secret", "string", True), *numbers)
         yield Operation("nodes", "ping", "POST", "nodes/{uuid}/ping", self.ping, ping, "Node", write=True, public=True)
 
+    def locks(self, parameters: dict[str, Any]) -> tuple[Lock, ...]:
+        """Slots are given out one at a time."""
+        return (Lock.SLOTS,) if parameters.get("assign_slot") else ()
+
     # -- reading
 
     def readable(self, call: Call, binder: Binder) -> list[str]:
@@ -86,17 +97,13 @@ class Nodes(Controller):
         """Info, with the secret, is for admins."""
         return None if call.viewer.is_admin else _USER_VIEW
 
-    def computed(self, call: Call, binder: Binder) -> Mapping[str, str]:
+    def computed(self, call: Call, binder: Binder) -> Mapping[str, Callable[[], str]]:
         """Return the SQL of states, by the database's clock."""
-        servers = binder.bind(list(call.settings.nodes.compute_node_nameservers), "text[]")
+        servers = list(call.settings.nodes.compute_node_nameservers)
         return {
-            "status": "CASE WHEN t.last_ping_at IS NULL THEN CASE WHEN t.created_at > statement_timestamp()"
-            " - interval '5 minutes' THEN 'pending' ELSE 'startup-fail' END"
-            " WHEN t.last_ping_at < statement_timestamp() - interval '1 hour' THEN 'missing' ELSE 'running' END",
-            "crunch_worker_state": "CASE WHEN t.slot_number IS NULL THEN 'down'"
-            " WHEN t.info ->> 'slurm_state' IN ('alloc', 'comp', 'mix', 'drng') THEN 'busy'"
-            " WHEN t.info ->> 'slurm_state' = 'idle' THEN 'idle' ELSE 'down' END",
-            "nameservers": servers,
+            "status": lambda: _STATUS,
+            "crunch_worker_state": lambda: _WORKER_STATE,
+            "nameservers": lambda: binder.bind(servers, "text[]"),
         }
 
     async def finish(self, call: Call, item: dict[str, Any]) -> None:
@@ -172,7 +179,7 @@ class Nodes(Controller):
         await self.stored(call, draft)
         await audit.record(call, self.resource, draft.old, draft.new)
         item = await self.shown_to_writer(call, draft.new["uuid"])
-        if draft.changed(*DNS_INPUTS):
+        if draft.changed(*DNS_INPUTS) or call.flag("pinging"):
             try:
                 await enqueue(call.session, _host(call, draft.new))
             except BadNameError as exc:
@@ -196,6 +203,9 @@ class Nodes(Controller):
         call.viewer = system_viewer(call.context.cluster)
         parameters = call.parameters
         await self._check_epoch(call)
+        # Before the row: whoever gives out slots holds this lock first, so nobody waits for it with a row in hand.
+        if await call.session.value("SELECT slot_number IS NULL FROM nodes WHERE uuid = $1", call.uuid):
+            await call.session.lock(Lock.SLOTS)
         try:
             draft = await self.fetch(call, call.uuid, trashed=True)
         except NotFoundError:

@@ -1,6 +1,6 @@
 """API tokens: each user's own, in the table `api_client_authorizations`."""
 
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from apiserver.controller import Controller, Draft
@@ -41,10 +41,10 @@ class Tokens(Controller):
         del call, binder
         return []
 
-    def computed(self, call: Call, binder: Binder) -> Mapping[str, str]:
+    def computed(self, call: Call, binder: Binder) -> Mapping[str, Callable[[], str]]:
         """Show whose token it is."""
         del call, binder
-        return {"owner_uuid": "t.user_uuid"}
+        return {"owner_uuid": lambda: "t.user_uuid"}
 
     def level(self, viewer: Any, binder: Binder) -> str:
         """Who may see a token may change it."""

@@ -1,7 +1,7 @@
 """Users: profiles, activation, setup and unsetup."""
 
 import re
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import Any
 
 from apiserver import permissions
@@ -78,17 +78,25 @@ class Users(Controller):
         """A user is in no project."""
         return "false"
 
-    def computed(self, call: Call, binder: Binder) -> Mapping[str, str]:
+    def computed(self, call: Call, binder: Binder) -> Mapping[str, Callable[[], str]]:
         """Return the SQL of names and rights."""
-        level = level_expression("t.uuid", "t.uuid", call.viewer, binder)
-        everyone = binder.bind(all_users_group(call.context.cluster), "text")
+
+        def level() -> str:
+            return level_expression("t.uuid", "t.uuid", call.viewer, binder)
+
+        def is_invited() -> str:
+            everyone = binder.bind(all_users_group(call.context.cluster), "text")
+            return (
+                "(t.is_active OR EXISTS (SELECT 1 FROM materialized_permissions m"
+                f" WHERE m.user_uuid = t.uuid AND m.target_uuid = {everyone}))"
+            )
+
         return {
-            "full_name": "btrim(coalesce(t.first_name, '') || ' ' || coalesce(t.last_name, ''))",
-            "is_invited": f"(t.is_active OR EXISTS (SELECT 1 FROM materialized_permissions m"
-            f" WHERE m.user_uuid = t.uuid AND m.target_uuid = {everyone}))",
-            "can_write": f"({level} >= 2)",
-            "can_manage": f"({level} >= 3)",
-            "writable_by": "ARRAY[t.owner_uuid, t.uuid]",
+            "full_name": lambda: "btrim(coalesce(t.first_name, '') || ' ' || coalesce(t.last_name, ''))",
+            "is_invited": is_invited,
+            "can_write": lambda: f"({level()} >= 2)",
+            "can_manage": lambda: f"({level()} >= 3)",
+            "writable_by": lambda: "ARRAY[t.owner_uuid, t.uuid]",
         }
 
     async def current(self, call: Call) -> Reply:

@@ -108,6 +108,10 @@ class Session:
         last = status.rsplit(" ", 1)[-1]
         return int(last) if last.isdigit() else 0
 
+    async def lock(self, lock: Lock) -> None:
+        """Take a cluster-wide lock until the transaction ends; as a statement of its own, before what it protects."""
+        await self.execute("SELECT pg_advisory_xact_lock($1, $2)", NAMESPACE, int(lock))
+
     @asynccontextmanager
     async def transaction(self, locks: Sequence[Lock] = ()) -> AsyncIterator[None]:
         """Run the body in one READ COMMITTED transaction that takes `locks` before anything else.
@@ -124,7 +128,7 @@ class Session:
             with translated():
                 async with self._connection.transaction():
                     for lock in sorted(locks):
-                        await self.execute("SELECT pg_advisory_xact_lock($1, $2)", NAMESPACE, int(lock))
+                        await self.lock(lock)
                     yield
                     committing = True
         except LostConnectionError as exc:

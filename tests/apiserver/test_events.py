@@ -1,0 +1,160 @@
+"""Events: who gets what, once, in order, across reconnects."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import aiohttp
+import asyncpg
+import pytest
+
+from tests.support.api import Client, Processes, api_database, api_template, client_of, processes, root
+from tests.support.postgres import postgres_server
+
+__all__ = ["api_database", "api_template", "postgres_server", "processes", "root"]
+pytestmark = pytest.mark.pg
+
+
+@asynccontextmanager
+async def subscribed(
+    client: Client, filters: list[Any] | None = None, last_log_id: int | None = None
+) -> AsyncIterator[aiohttp.ClientWebSocketResponse]:
+    """A websocket with one subscription that was accepted."""
+    async with client.http.ws_connect(f"{client.base}/websocket?api_token={client.token or ''}") as socket:
+        await socket.send_json({"method": "subscribe", "filters": filters or [], "last_log_id": last_log_id})
+        async with asyncio.timeout(5):
+            assert json.loads((await socket.receive()).data) == {"status": 200}
+        yield socket
+
+
+async def _next(socket: aiohttp.ClientWebSocketResponse, timeout_s: float = 5.0) -> dict[str, Any]:
+    async with asyncio.timeout(timeout_s):
+        while True:
+            message = await socket.receive()
+            assert message.type is aiohttp.WSMsgType.TEXT, message
+            found: dict[str, Any] = json.loads(message.data)
+            if found:
+                return found
+
+
+async def _project(client: Client, name: str) -> str:
+    made = await client.post("groups", {"group": {"group_class": "project", "name": name}})
+    return str(made["uuid"])
+
+
+async def test_a_change_reaches_those_who_may_know_of_it(root: Client) -> None:
+    alice, bob = await root.user("alice"), await root.user("bob")
+    only = [["event_type", "in", ["create"]]]
+    async with subscribed(alice, only) as hers, subscribed(bob, only) as his, subscribed(root, only) as all_of_it:
+        uuid = await _project(alice, "hers")
+        event = await _next(hers)
+        assert (event["msgID"], event["object_uuid"], event["event_type"]) == (1, uuid, "create")
+        assert event["object_kind"] == "arvados#group"
+        assert event["properties"]["new_attributes"]["name"] == "hers"
+        assert (await _next(all_of_it))["object_uuid"] == uuid
+        mine = await _project(bob, "his")
+        assert (await _next(his))["object_uuid"] == mine
+
+
+async def test_a_revoked_permission_ends_events_at_once(root: Client) -> None:
+    alice, bob = await root.user("alice"), await root.user("bob")
+    shared = await _project(alice, "shared")
+    grant = {"link_class": "permission", "name": "can_read", "tail_uuid": bob.user_uuid, "head_uuid": shared}
+    link = await alice.post("links", {"link": grant})
+    async with subscribed(bob, [["event_type", "in", ["update"]]]) as his:
+        await alice.put(f"groups/{shared}", {"group": {"name": "seen"}})
+        assert (await _next(his))["properties"]["new_attributes"]["name"] == "seen"
+        await alice.delete(f"links/{link['uuid']}")
+        await alice.put(f"groups/{shared}", {"group": {"name": "unseen"}})
+        own = await _project(bob, "own")
+        await bob.put(f"groups/{own}", {"group": {"name": "mine"}})
+        assert (await _next(his))["object_uuid"] == own
+
+
+async def test_what_was_missed_is_replayed_after_the_last_seen_row_and_once(root: Client) -> None:
+    only = [["event_type", "in", ["create"]]]
+    async with subscribed(root, only) as first:
+        await _project(root, "one")
+        last = (await _next(first))["id"]
+    missed = [await _project(root, name) for name in ("two", "three")]
+    async with subscribed(root, only, last_log_id=last) as again:
+        live = await _project(root, "four")
+        assert [(await _next(again))["object_uuid"] for _ in range(3)] == [*missed, live]
+
+
+async def test_subscriptions_end_and_wrong_requests_are_answered(root: Client) -> None:
+    async with subscribed(root, [["event_type", "in", ["create"]]]) as socket:
+        for request, status in (
+            ({"method": "unsubscribe", "filters": [["event_type", "in", ["create"]]]}, 200),
+            ({"method": "unsubscribe", "filters": []}, 400),
+            ({"method": "nosuch"}, 400),
+            ({"method": "subscribe", "filters": "text"}, 400),
+            ([1], 400),
+        ):
+            await socket.send_json(request)
+            assert (await _next(socket)) == {"status": status}, request
+        await socket.send_str("not json")
+        assert (await _next(socket)) == {"status": 400}
+
+
+async def test_a_bad_token_connects_and_hears_nothing(root: Client) -> None:
+    async with subscribed(root.with_token("wrong")) as socket:
+        await _project(root, "secret")
+        with pytest.raises(TimeoutError):
+            await _next(socket, 1.0)
+
+
+async def test_a_late_commit_with_a_small_id_is_not_jumped_over(root: Client, api_database: str) -> None:
+    connection = await asyncpg.connect(api_database)
+    insert = "INSERT INTO logs (uuid, owner_uuid, event_type, object_uuid) VALUES ($1, $2, 'late', $2) RETURNING id"
+    async with subscribed(root, [["event_type", "in", ["late", "create"]]]) as socket:
+        transaction = connection.transaction()
+        await transaction.start()
+        early = await connection.fetchval(insert, "zzzzz-57u5n-lateeventlateev", root.user_uuid)
+        await _project(root, "after")
+        await asyncio.sleep(0.6)  # longer than a poll: a reader of `id > last` would have passed by now
+        await transaction.commit()
+        seen = [await _next(socket), await _next(socket)]
+        assert seen[0]["id"] == early
+        assert seen[0]["id"] < seen[1]["id"]
+    await connection.close()
+
+
+@pytest.mark.e2e
+async def test_every_event_comes_once_and_in_order_across_killed_nodes(processes: Processes) -> None:
+    """Writers on one node; a client that reconnects to another node each time its own is killed."""
+    started = await asyncio.to_thread(lambda: [processes.start() for _ in range(3)])
+    async with client_of(*(node.base for node in started)) as clients:
+        writer, names = clients[2], [f"p{n}" for n in range(60)]
+        seen: list[dict[str, Any]] = []
+
+        async def write() -> None:
+            for name in names:
+                await _project(writer, name)
+
+        async def follow(position: int | None, reader: Client, until: int) -> int | None:
+            async with subscribed(reader, [["event_type", "in", ["create"]]], last_log_id=position) as socket:
+                while len(seen) < until:
+                    event = await _next(socket, 10.0)
+                    seen.append(event)
+                    position = event["id"]
+            return position
+
+        async with asyncio.TaskGroup() as tasks:
+            subscribing = asyncio.Event()
+
+            async def read() -> None:
+                async with subscribed(clients[0], [["event_type", "in", ["create"]]]) as socket:
+                    subscribing.set()
+                    while len(seen) < 20:
+                        seen.append(await _next(socket, 10.0))
+                    started[0].process.kill()
+                await follow(seen[-1]["id"], clients[1], len(names))
+
+            tasks.create_task(read())
+            await subscribing.wait()
+            tasks.create_task(write())
+        found = [event["properties"]["new_attributes"]["name"] for event in seen]
+        assert found == names
