@@ -100,6 +100,7 @@ class Subscriber:
     queue: asyncio.Queue[Row]
     subscriptions: list[tuple[Any, Callable[[Row], bool]]] = field(default_factory=list)
     overflowed: asyncio.Event = field(default_factory=asyncio.Event)
+    since: Position = (0, 0)
 
     def wants(self, row: Row) -> bool:
         """Return whether one of the subscriptions matches."""
@@ -134,8 +135,10 @@ class Pump:
         self._nudged = True
         self._wake.set()
 
-    async def add(self, subscriber: Subscriber) -> Position:
+    async def add(self, subscriber: Subscriber, since: Position) -> Position:
         """Register; return the position after which it gets everything. Waits while a batch is handed out.
+
+        `since` (from `horizon`) keeps away what was decided before it came, however far behind this pump is.
 
         Raises:
             ApiError: the position is not known yet.
@@ -143,8 +146,10 @@ class Pump:
         async with self._handing_out:
             if self.position is None:
                 raise ApiError("events are not available yet")
-            self._subscribers.add(subscriber)
-            return self.position
+            if subscriber not in self._subscribers:
+                subscriber.since = max(self.position, since)
+                self._subscribers.add(subscriber)
+            return max(self.position, subscriber.since)
 
     def remove(self, subscriber: Subscriber) -> None:
         """Forget a subscriber."""
@@ -202,7 +207,7 @@ class Pump:
         for subscriber in present:
             for index, row in enumerate(rows):
                 may = subscriber.is_admin or (subscriber.user is not None and (index, subscriber.user) in entitled)
-                if may and subscriber.wants(row):
+                if may and (row["xid"], row["id"]) > subscriber.since and subscriber.wants(row):
                     _put(subscriber, row)
 
 
@@ -211,6 +216,12 @@ def _put(subscriber: Subscriber, row: Row) -> None:
         subscriber.queue.put_nowait(row)
     except asyncio.QueueFull:
         subscriber.overflowed.set()
+
+
+async def horizon(session: Session) -> Position:
+    """Return the position below which everything is decided now."""
+    row = await session.row(_QUERIES["horizon"])
+    return (row["xid"], MAX_ID) if row is not None else (0, 0)
 
 
 async def replay(session: Session, subscriber: Subscriber, last_log_id: int, upto: Position) -> list[Row]:

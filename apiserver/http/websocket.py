@@ -9,7 +9,7 @@ from aiohttp import WSCloseCode, WSMsgType, web
 
 from apiserver.auth import Authenticator, Credentials, Viewer
 from apiserver.errors import ApiError, InvalidError
-from apiserver.events import Pump, Subscriber, replay, shown, wanted
+from apiserver.events import Pump, Subscriber, horizon, replay, shown, wanted
 from apiserver.settings import Settings
 from apiserver.store.pool import Row, Store
 
@@ -143,7 +143,9 @@ class _Connection:
         async with self._replaying:
             self._subscriber.subscriptions.append((filters, test))
             # From here on the pump delivers; what lies before this position is replayed, so nothing comes twice.
-            upto = await self._server.pump.add(self._subscriber)
+            async with self._server.store.session() as session:
+                since = await horizon(session)
+            upto = await self._server.pump.add(self._subscriber, since)
             await self._answer(200)
             if isinstance(last_log_id, int) and not isinstance(last_log_id, bool) and 0 < last_log_id <= MAX_LOG_ID:
                 alone = Subscriber(self._subscriber.user, self._subscriber.is_admin, asyncio.Queue(), [(filters, test)])
