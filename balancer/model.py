@@ -189,7 +189,6 @@ class Park:
     max_per_client: int = 1000  # 0 no limit
     timeout_s: float = 120.0
     release_per_s: float = 200.0
-    half_close_waits: bool = False  # a waiting client that closed its sending side has not left
 
 
 @dataclass(frozen=True, slots=True)

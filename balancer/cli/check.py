@@ -116,7 +116,7 @@ def _report(loaded: "Loaded", output: Format, painter: Painter) -> None:
                 typer.echo(errors.as_github(loaded.faults, loaded))
         case Format.TEXT:
             if loaded.faults:
-                typer.echo(errors.as_text(loaded.faults, loaded, painter.paint))
+                typer.echo(errors.as_text(loaded.faults, loaded, painter.paint), color=painter.is_on)
             typer.echo(summary(loaded), err=not loaded.is_valid)
 
 

@@ -14,8 +14,9 @@ import yaml
 from pydantic_core import PydanticCustomError
 from yaml.nodes import MappingNode, Node, ScalarNode
 
+from balancer.config.addresses import BadTextError, NodeUrl, node_url
 from balancer.config.errors import did_you_mean
-from balancer.config.scalars import BadTextError, Duration, NodeUrl, node_url
+from balancer.config.scalars import Duration
 from balancer.errors import ConfigError
 
 MAX_BYTES = 8 << 20

@@ -6,10 +6,10 @@ from pathlib import Path
 
 from balancer import model
 from balancer.config import certificates
+from balancer.config.addresses import node_url
 from balancer.config.edge import Certificate, Listen, ListenTls
 from balancer.config.inventory import Node, NodeTls, Route
 from balancer.config.overlay import NOTHING, NodeIntent, Overlay
-from balancer.config.scalars import node_url
 from balancer.config.schema import Config
 from balancer.config.settings import settings
 from balancer.config.slots import Slots, assign

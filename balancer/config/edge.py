@@ -4,7 +4,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
-from balancer.config.scalars import AbsolutePath, Bind, CertName, HeaderName, HostName, Network, Regex, Token
+from balancer.config.addresses import Bind, Network
+from balancer.config.scalars import AbsolutePath, CertName, HeaderName, HostName, Regex, Token
 from balancer.config.section import Between, Section, TlsVersion
 
 Networks = tuple[Network, ...]

@@ -4,6 +4,7 @@ from typing import Annotated, Any, Literal
 
 from pydantic import BeforeValidator, Discriminator, Field, Tag
 
+from balancer.config.addresses import NodeUrl
 from balancer.config.scalars import (
     AbsolutePath,
     Duration,
@@ -11,7 +12,6 @@ from balancer.config.scalars import (
     HostName,
     Method,
     Name,
-    NodeUrl,
     RouteHost,
     UrlPath,
     within,

@@ -9,7 +9,7 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 from pydantic_core import PydanticUndefined
 
-from balancer.config import flat, presets, scalars
+from balancer.config import addresses, flat, presets, scalars
 from balancer.config.errors import Loc
 from balancer.config.schema import Config
 from balancer.config.section import Between
@@ -23,9 +23,9 @@ _NOUNS = {
     scalars.ByteRate: "bytes a second",
     scalars.Share: "share",
     scalars.Workers: "`auto` or 1 to 64",
-    scalars.Network: "network",
-    scalars.Bind: "address",
-    scalars.NodeUrl: "URL",
+    addresses.Network: "network",
+    addresses.Bind: "address",
+    addresses.NodeUrl: "URL",
     str: "text",
     int: "number",
     float: "number",
@@ -40,8 +40,9 @@ _INTRODUCTION = """\
 <!-- Written by tools/config_reference.py from balancer/config; do not edit. -->
 
 One YAML file. `arv-balance check` reports all its mistakes at once; `arv-balance config show --origin` prints every
-value that is in effect and where it comes from; `arv-balance config schema` prints a JSON Schema for editors;
-`arv-balance reload` (or SIGHUP) takes a changed file over when it is valid, and answers with what changed.
+value that is in effect and where it comes from; `arv-balance config schema` prints a JSON Schema for editors (also
+[here](arv-balance.schema.json)); `arv-balance reload` (or SIGHUP) takes a changed file over when it is valid, and
+answers with what changed.
 
 * **Where it is**: `--config FILE`, then `ARV_BALANCE_CONFIG`, then `./arv-balance.yml`, then
   `/etc/arv-balance/config.yml`.

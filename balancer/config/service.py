@@ -4,7 +4,8 @@ from typing import Literal
 
 from pydantic import Field
 
-from balancer.config.scalars import AbsolutePath, Bind, LogPath, Name, UrlPath
+from balancer.config.addresses import Bind
+from balancer.config.scalars import AbsolutePath, LogPath, Name, UrlPath
 from balancer.config.section import Secret, Section
 
 

@@ -17,7 +17,7 @@ def settings(config: Config, generation: int) -> model.Snapshot:
         park=_park(config.park),
         drain=model.Drain(float(config.drain.timeout), float(config.drain.tunnel_grace)),
         request_id=model.RequestId(request_id.header, request_id.format, request_id.accept),
-        limits=_limits(config.limits),
+        limits=_limits(config.limits, half_close=config.park.half_close == "allow"),
         timeouts=_timeouts(config.timeouts),
         verdicts=model.Verdicts(float(config.health.interval)),
         forwarding=model.Forwarding(
@@ -62,11 +62,10 @@ def _park(park: Park) -> model.Park:
         max_per_client=max(1, park.max // 5) if park.max_per_client is None else park.max_per_client,
         timeout_s=float(park.timeout),
         release_per_s=float(park.release),
-        half_close_waits=park.half_close == "allow",
     )
 
 
-def _limits(limits: Limits) -> model.Limits:
+def _limits(limits: Limits, *, half_close: bool) -> model.Limits:
     return model.Limits(
         header_bytes=int(limits.header_bytes),
         header_field_bytes=int(limits.header_field_bytes),
@@ -80,6 +79,7 @@ def _limits(limits: Limits) -> model.Limits:
         min_rate_bytes_per_s=int(limits.min_rate),
         min_rate_after_s=float(limits.min_rate_after),
         tunnels=limits.tunnels,
+        half_close=half_close,
         buffered_response_bytes=int(limits.buffered_response),
     )
 

@@ -1,5 +1,6 @@
 """The schema for machines and people: complete, current, and true for the examples."""
 
+import json
 import re
 from collections.abc import Iterator
 from pathlib import Path
@@ -10,12 +11,12 @@ import pytest
 from pydantic import BaseModel
 
 from balancer.config import starter
+from balancer.config.addresses import NodeUrl
 from balancer.config.arvados import ArvadosNode, Cluster
 from balancer.config.errors import Severity
 from balancer.config.file import load
 from balancer.config.loader import parse
 from balancer.config.reference import json_schema, keys, markdown
-from balancer.config.scalars import NodeUrl
 from balancer.config.schema import Config
 from balancer.config.section import Section
 from tests.config.support import loaded
@@ -126,8 +127,10 @@ def test_every_section_is_reachable_from_the_top() -> None:
     assert {section.__name__ for section in below(Section) if section not in reachable} == set()
 
 
-def test_the_reference_page_is_current() -> None:
+def test_the_reference_page_and_the_published_schema_are_current() -> None:
     assert (ROOT / "docs" / "config.md").read_text() == markdown(), "run: python -P tools/config_reference.py"
+    published = json.loads((ROOT / "docs" / "arv-balance.schema.json").read_text())
+    assert published == json_schema(), "run: python -P tools/config_reference.py"
 
 
 def test_the_json_schema_takes_what_the_checker_takes(validator: jsonschema.Draft202012Validator) -> None:

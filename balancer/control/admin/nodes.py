@@ -4,8 +4,8 @@ from collections.abc import Awaitable, Callable, Mapping
 from datetime import datetime
 from typing import Any
 
+from balancer.config.addresses import BadTextError, node_url
 from balancer.config.overlay import AddedNode
-from balancer.config.scalars import BadTextError, node_url
 from balancer.control.actions import Done, Request, UnknownNodeError
 from balancer.control.admin.app import Call
 from balancer.control.admin.problem import ProblemError
