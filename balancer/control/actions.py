@@ -28,6 +28,10 @@ class UnknownNodeError(BalanceError):
         self.suggestion = close[0] if close else ""
 
 
+class GuardError(RefusedError):
+    """Too few nodes would serve."""
+
+
 @dataclass(frozen=True, slots=True)
 class Request:
     """Who asks for an action and on which terms."""
@@ -151,9 +155,8 @@ class NodeActions:
         serving, least = self._serving(), self._site.config.balance.min_serving
         left = len([other for other in serving if other != name])
         if name in serving and left < least and not request.force:
-            raise RefusedError(
-                f"{left} of {len(self._site.snapshot.nodes)} nodes would serve, balance.min_serving is {least}"
-            )
+            whole = len(self._site.snapshot.nodes)
+            raise GuardError(f"{left} of {whole} nodes would serve, balance.min_serving is {least}")
 
     def _serving(self) -> list[str]:
         nodes = self._site.snapshot.nodes

@@ -94,26 +94,30 @@ class Control:
             events=outside.events,
             versions=self._versions,
         )
+        self._status = self._made_status()
         self._api = self._made_api()
         self._work: asyncio.Queue[str] = asyncio.Queue()
         self._stack = AsyncExitStack()
 
-    def _made_api(self) -> Api:
-        outside, site = self._outside, self._site
+    def _made_status(self) -> Status:
         sources = Sources(
-            site=site,
-            board=outside.board,
+            site=self._site,
+            board=self._board,
             prober=self._prober,
             reader=self._reader,
             trend=self._trend,
-            started=outside.clock.now(),
+            started=self._clock.now(),
             versions=self._versions.of,
             designations=self._designations.documents,
         )
+        return Status(sources)
+
+    def _made_api(self) -> Api:
+        outside, site = self._outside, self._site
         actions = NodeActions(site=site, board=outside.board, prober=self._prober, events=outside.events)
         services = Services(
             site=site,
-            status=Status(sources),
+            status=self._status,
             actions=actions,
             pauses=Pauses(site=site, board=outside.board, trend=self._trend, events=outside.events),
             designations=self._designations,
@@ -187,6 +191,7 @@ class Control:
             case "upgrade-refused":
                 self._events.add("upgrade-refused", f"the program is not replaced: {message['reason']}", level="error")
             case "stopping":
+                self._site.is_stopping = True
                 self._events.add("stopping", f"stopping: {message['deadline_s']:g} s for what is under way")
             case "reload" | "reopen-log" as kind:
                 self._work.put_nowait(kind)
@@ -256,9 +261,14 @@ class Control:
                 self._events.add("admin-failed", f"admin address {admin.listen}: {exc.strerror or exc}", level="error")
 
     async def _sample(self) -> None:
+        said = ""
         while True:
             slots = [node.slot for node in self._site.snapshot.nodes if node.admin is not Admin.REMOVED]
             self._trend.add(counts.read(self._board.shared, slots, self._clock.monotonic()))
+            text = self._status.line()
+            if text != said:
+                await self._outside.parent.send({"type": "status", "text": text})
+                said = text
             await asyncio.sleep(SAMPLE_S)
 
     async def _do_work(self) -> None:

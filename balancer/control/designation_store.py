@@ -16,7 +16,9 @@ from balancer.errors import StateError
 LEASE_S = 15.0  # how long a reading of the shared row may be acted on
 DATABASE_S = 3.0
 
+# IF NOT EXISTS alone fails when two create it at once; the lock ends with this one implicit transaction.
 _TABLE = """
+SELECT pg_advisory_xact_lock(hashtext('arv_balance_designation'));
 CREATE TABLE IF NOT EXISTS arv_balance_designation (
     cluster text NOT NULL, name text NOT NULL, node text NOT NULL, epoch bigint NOT NULL,
     until timestamptz NOT NULL, at text NOT NULL, who text NOT NULL, reason text NOT NULL,

@@ -18,7 +18,7 @@ from balancer.wire import Message
 logger = logging.getLogger(__name__)
 
 APPLY_S = 20.0  # the parent opens sockets and starts workers
-ACKNOWLEDGE_S = 5.0
+ACKNOWLEDGE_S = 2.0  # a worker that takes longer is stuck; it finds the snapshot in its socket when it goes on
 CONNECT_S = 2.0
 CALL_S = 2.0
 BACKLOG = 4096
@@ -211,24 +211,28 @@ class Publisher:
 
     async def _tell_workers(self, generation: int) -> None:
         links = [link for link in self._workers.values() if not link.address.is_stopping]
-        async with asyncio.TaskGroup() as tasks:
-            for link in links:
-                tasks.create_task(self._tell_worker(link, generation))
+        refusals = [
+            why for why in await asyncio.gather(*(self._tell_worker(link, generation) for link in links)) if why
+        ]
+        if refusals:
+            raise PublishError("; ".join(refusals))
 
-    async def _tell_worker(self, link: WorkerLink, generation: int) -> None:
+    async def _tell_worker(self, link: WorkerLink, generation: int) -> str:
+        """Return why the worker refused the snapshot, "" when it runs on it or is not there to be told."""
         slot = link.address.slot
         try:
             async with asyncio.timeout(ACKNOWLEDGE_S):
                 await link.connected.wait()
                 if self.board.is_acknowledged(generation, [slot]):
-                    return
+                    return ""
                 answer = await link.call({"type": "snapshot"}, "applied", self._descriptors)
         except (WireError, TimeoutError) as exc:
             # A dead or stuck worker is the parent's to replace; its successor starts with this snapshot.
             logger.warning("worker did not take the snapshot", extra={"worker": slot, "error": str(exc)})
-            return
+            return ""
         if answer["type"] == "refused":
-            raise PublishError(f"worker {slot} refused generation {generation}: {answer.get('reason')}")
+            return f"worker {slot} refused generation {generation}: {answer.get('reason')}"
+        return ""
 
     async def reopen_logs(self) -> None:
         """Make every worker open its access log again, after it was moved away."""

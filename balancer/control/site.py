@@ -19,7 +19,7 @@ from balancer.control.addresses import Addresses
 from balancer.control.events import EventLog
 from balancer.control.intents import Intent, Intents, IntentStore, Kind
 from balancer.control.overlay import overlay, release_rate
-from balancer.control.publisher import Bundle, Publisher
+from balancer.control.publisher import Bundle, Publisher, PublishError
 from balancer.errors import RefusedError
 from balancer.model import Admin, Designation, Node, Snapshot
 
@@ -80,6 +80,7 @@ class Site:
         self.current: Current | None = None
         self.holders: dict[str, Holder] = {}
         self.done: set[str] = set()  # draining nodes with nothing in flight
+        self.is_stopping = False
         self.changed = asyncio.Event()  # somebody's `until` may be another one now
         self._workers = workers
         self._slots: Slots | None = None
@@ -143,8 +144,13 @@ class Site:
             self.done &= {item.node for item in intents if item.kind in {Kind.DRAIN, Kind.REMOVE}}
             await self.parts.addresses.look_up(_hosts(current.config, intents))
             bundle = await self._build(current, intents)
+            before = self.intents
             await self.parts.intents.save(intents)
-            await self.parts.publisher.publish(bundle)
+            try:
+                await self.parts.publisher.publish(bundle)
+            except PublishError:
+                await self.parts.intents.save(before)  # what is on the disk is what runs
+                raise
             self.changed.set()
             await self._tell()
 

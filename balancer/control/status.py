@@ -86,6 +86,12 @@ class Status:
             "listeners": self._listeners(),
         }
 
+    def line(self) -> str:
+        """Return one line for the service manager."""
+        nodes = [words.is_serving(node.admin, self._health(node)) for node in self._shown()]
+        paused = ", paused" if self._from.site.intents.get(Kind.PAUSE) else ""
+        return f"{sum(nodes)}/{len(nodes)} nodes serve, {self._from.trend.cluster().per_s:.0f} req/s{paused}"
+
     def verdict(self) -> words.Verdict:
         """Return the cluster's word."""
         states = [(node.admin, self._health(node)) for node in self._shown()]

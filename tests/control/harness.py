@@ -174,6 +174,7 @@ class Rig:
     refuse: list[Document] = field(default_factory=list)
     environment: dict[str, str] = field(default_factory=dict)
     listening: asyncio.Task[None] | None = None
+    state: Path | None = None  # instead of the usual state directory
 
     @property
     def config_path(self) -> Path:
@@ -181,7 +182,7 @@ class Rig:
 
     @property
     def state_dir(self) -> Path:
-        return self.folder / "state"
+        return self.state or self.folder / "state"
 
     @property
     def socket(self) -> str:

@@ -30,7 +30,8 @@ class GeneralRoutes:
         site, status = self._services.site, self._services.status
         serving = sum(node["serving"] for node in status.nodes()["nodes"])
         least = max(1, site.config.balance.min_serving)
-        answer = {"schema": HEALTH, "ok": serving >= least, "serving": serving, "needed": least}
+        is_ready = serving >= least and not site.is_stopping
+        answer = {"schema": HEALTH, "ok": is_ready, "serving": serving, "needed": least, "stopping": site.is_stopping}
         return json_response(answer, 200 if answer["ok"] else 503)
 
     async def healthz(self, call: Call) -> Any:

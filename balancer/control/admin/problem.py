@@ -6,6 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
+from balancer.control.actions import GuardError
 from balancer.errors import BalanceError, ConfigError, RefusedError, StateError, WireError
 
 SCHEMA = "arv-balance/problem/v1"
@@ -37,6 +38,8 @@ class ProblemError(Exception):
 def from_error(exc: BalanceError) -> ProblemError:
     """Return the problem for one of our own errors."""
     match exc:
+        case GuardError():
+            return ProblemError(409, str(exc), why="nothing was changed", hint="the same with --force", kind="guard")
         case RefusedError():
             return ProblemError(409, str(exc), kind="refused")
         case ConfigError():

@@ -1,0 +1,154 @@
+"""The designated node: remembered, moved for a reason, and the same for two balancers on one database."""
+
+import asyncio
+from contextlib import AsyncExitStack
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from balancer.control.designation_store import FileStore, PostgresStore, Remembered, Store, moved
+from balancer.control.statefile import StateFile
+from balancer.errors import StateError
+from balancer.model import Designation
+from tests.control.harness import Rig, nodes, rig, until
+from tests.support.postgres import database, postgres_server
+
+__all__ = ["database", "postgres_server"]  # fixtures
+
+PING = {"name": "node-ping", "match": {"path": "/arvados/v1/nodes/{uuid}/ping"}, "to": {"designated": "dns"}}
+
+
+async def held(control: Rig) -> tuple[str | None, int]:
+    (item,) = (await control.get("/v1/designations"))["designations"]
+    return item["node"], item["epoch"]
+
+
+async def until_held(control: Rig, node: str, epoch: int) -> None:
+    async def fits() -> bool:
+        return await held(control) == (node, epoch)
+
+    await until(fits, deadline_s=20)
+
+
+def published(control: Rig) -> Designation:
+    snapshot = control.workers[0].snapshot
+    assert snapshot is not None
+    return snapshot.designations[0]
+
+
+async def test_it_fails_over_in_order_stays_and_survives_restarts() -> None:
+    async with nodes("api1", "api2", "api3") as fakes, rig(fakes, designated={"dns": {}}, routes=[PING]) as control:
+        await until_held(control, "api1", 1)
+        await control.post("/v1/nodes/api1/drain")  # deliberate: no need to wait whether it comes back
+        await until_held(control, "api2", 2)
+        await until(lambda: (published(control).node, published(control).epoch) == ("api2", 2))
+        await control.post("/v1/nodes/api1/undrain")
+        await control.until_states(api1="healthy")
+        await control.kill()
+        await control.start()
+        assert await held(control) == ("api2", 2)  # failback is manual
+        assert (published(control).node, published(control).epoch) == ("api2", 2)
+        await control.post("/v1/designations/dns", node="api1", reason="back home")
+        assert await held(control) == ("api1", 3)
+        told = [event for event in await control.events() if event["kind"] == "designation-moved"]
+        assert [event["node"] for event in told] == ["api1", "api2", "api1"]
+        assert told[-1]["actor"] != "arv-balance"
+
+
+async def test_a_lost_file_does_not_turn_the_epoch_back() -> None:
+    async with nodes("api1", "api2") as fakes, rig(fakes, designated={"dns": {}}) as control:
+        await until_held(control, "api1", 1)
+        await control.post("/v1/designations/dns", node="api2")
+        await control.kill()
+        (control.state_dir / "designations.json").write_text("{")
+        await control.start()
+        assert await held(control) == ("api2", 2)
+        await control.post("/v1/designations/dns", node="api1")
+        assert await held(control) == ("api1", 3)
+
+
+CLUSTER = "xtest"
+
+
+def decision(node: str, epoch: int, held_: Remembered | None = None) -> Remembered:
+    return moved(held_, node, epoch, "2026-11-24T08:00:00+00:00", "because", "root")
+
+
+async def agrees_with_the_contract(one: Store, two: Store) -> None:
+    """What every store has to do, whoever looks through which handle."""
+    assert await one.read("dns") is None
+    first = decision("api1", 1)
+    assert await one.swap("dns", 0, first)
+    assert await two.read("dns") == first
+    assert not await two.swap("dns", 0, decision("api2", 1)), "somebody was quicker"
+    second = decision("api2", 2, first)
+    results = [await store.swap("dns", 1, second) for store in (one, two)]
+    assert results == [True, False]
+    assert await one.read("dns") == await two.read("dns") == second
+    assert await one.read("other") is None
+
+
+async def test_the_file_store_keeps_the_contract(tmp_path: Path) -> None:
+    def store() -> FileStore:
+        return FileStore(StateFile(tmp_path / "designations.json", stamp=lambda: "now"), lambda _text: None)
+
+    same = store()
+    await agrees_with_the_contract(same, same)
+    assert await store().read("dns") == await same.read("dns")
+
+
+@pytest.mark.pg
+async def test_the_shared_store_keeps_the_contract(database: str) -> None:
+    one, two = PostgresStore(CLUSTER, database), PostgresStore(CLUSTER, database)
+    other = PostgresStore("another", database)
+    try:
+        await agrees_with_the_contract(one, two)
+        assert await other.read("dns") is None
+    finally:
+        for store in (one, two, other):
+            await store.close()
+
+
+@pytest.mark.pg
+async def test_only_one_of_many_at_once_decides(database: str) -> None:
+    stores = [PostgresStore(CLUSTER, database) for _ in range(6)]
+    try:
+        for epoch in range(1, 8):
+            won = await asyncio.gather(
+                *(store.swap("dns", epoch - 1, decision(f"api{n}", epoch)) for n, store in enumerate(stores))
+            )
+            assert sorted(won) == [False] * 5 + [True]
+    finally:
+        for store in stores:
+            await store.close()
+
+
+async def test_a_database_that_is_away_is_an_error_that_hides_the_password() -> None:
+    store = PostgresStore(CLUSTER, "postgresql://user:hush@127.0.0.1:9/x?sslmode=disable")
+    with pytest.raises(StateError) as caught:
+        await store.read("dns")
+    assert "hush" not in str(caught.value) + repr(store)
+
+
+@pytest.mark.pg
+async def test_two_balancers_agree_on_one_node(database: str) -> None:
+    shared: dict[str, Any] = {"designated": {"dns": {"store": "postgres"}}}
+    async with nodes("api1", "api2") as fakes, AsyncExitStack() as stack:
+        balancers = []
+        for _ in range(2):
+            control = await stack.enter_async_context(rig(fakes, start=False, workers=1, **shared))
+            secret = control.folder / "dsn"
+            secret.write_text(database)
+            secret.chmod(0o600)
+            control.config["state"]["database"] = {"file": str(secret)}
+            control.write_config()
+            await control.start()
+            balancers.append(control)
+        one, two = balancers
+        await until_held(one, "api1", 1)
+        await until_held(two, "api1", 1)
+        await one.post("/v1/designations/dns", node="api2")
+        await until_held(two, "api2", 2)
+        await two.post("/v1/designations/dns", node="api1")
+        await until_held(one, "api1", 3)
