@@ -10,6 +10,7 @@ from balancer.core.exchange import Cause, State
 from balancer.core.forwarded import client_behind
 from balancer.core.headers import forwarded_for, forwarded_lines, request_head
 from balancer.core.http1 import R_CONNECTION, Incomplete, Refusal, RequestHead, parse_request
+from balancer.core.requestid import RANDOM_BYTES, Maker, kept
 from balancer.core.retry import IDEMPOTENT
 from balancer.model import Outcome
 from balancer.net.exchange import Exchange
@@ -29,7 +30,6 @@ LINGER_NS = 2_000_000_000
 LAST_REQUEST_NS = 1_000_000_000
 LINGER_BYTES = 1 << 20
 
-_ALPHABET = bytes(b"0123456789abcdefghijklmnopqrstuvwxyz"[value % 36] for value in range(256))
 _CAUSE_OF_REFUSAL = {
     413: Cause.TOO_LARGE,
     414: Cause.TOO_LARGE,
@@ -42,29 +42,22 @@ _CAUSE_OF_REFUSAL = {
 
 
 class RequestIds:
-    """Makes request ids from a pool of random bytes: 0.25 us each instead of 0.9 us with a system call."""
+    """Makes request ids from a pool of random bytes: 0.3 us each instead of 0.9 us with a system call."""
 
-    __slots__ = ("_at", "_pool", "format")
+    __slots__ = ("_at", "_pool")
 
     def __init__(self) -> None:
         self._pool = b""
         self._at = 0
 
-    def make(self, style: str) -> bytes:
-        """Return a new id; `style` is RequestId.format."""
+    def make(self, maker: Maker) -> bytes:
+        """Return a new id of the form that `maker` makes."""
         at = self._at
         if at >= len(self._pool):
-            self._pool = os.urandom(20 * 128)
+            self._pool = os.urandom(RANDOM_BYTES * 128)
             at = 0
-        self._at = at + 20
-        raw = self._pool[at : at + 20]
-        if style == "arvados":
-            return b"req-" + raw.translate(_ALPHABET)  # 256 is no multiple of 36: 3 % bias, of no matter here
-        text = raw[:16].hex()
-        if style == "uuid":
-            variant = "89ab"[raw[16] & 3]
-            text = f"{text[:8]}-{text[8:12]}-4{text[13:16]}-{variant}{text[17:20]}-{text[20:]}"
-        return text.encode()
+        self._at = at + RANDOM_BYTES
+        return maker(self._pool[at : at + RANDOM_BYTES])
 
 
 class Downstream(Stream):
@@ -213,7 +206,7 @@ class Downstream(Stream):
         chosen = site.everything if routes is None else site.target_of(method, host, target, lambda n: _field(data, n))
         exchange.target = chosen
         if request_id is None:
-            exchange.request_id = request_id = worker.ids.make(site.id_format)
+            exchange.request_id = request_id = worker.ids.make(site.id_maker)
             tail = b"%bX-Request-Id: %b\r\n%b\r\n" % (tail, request_id, chosen.designation)
         else:
             exchange.request_id = request_id
@@ -326,9 +319,7 @@ class Downstream(Stream):
     def _request_id(self, head: RequestHead, site: Site) -> bytes:
         """Return the client's id when it is one valid line, else a new one."""
         sent = [value for name, _, value in head.fields if name == site.rules.id_lower]
-        if len(sent) == 1 and site.accept_id(sent[0]):
-            return sent[0]
-        return self.worker.ids.make(site.id_format)
+        return kept(sent, site.accept_id) or self.worker.ids.make(site.id_maker)
 
     def _refuse(self, data: bytes, refusal: Refusal) -> None:
         """Answer a head that may not be forwarded; the connection ends with it."""
@@ -337,7 +328,7 @@ class Downstream(Stream):
         exchange = self._new_exchange(
             self.worker.site, line[0][:32] if whole else b"-", line[1][:8192] if whole else b"-", b""
         )
-        exchange.request_id = self.worker.ids.make(self.worker.site.id_format)
+        exchange.request_id = self.worker.ids.make(self.worker.site.id_maker)
         exchange.close = True
         self.worker.accept(exchange)
         self.exchange = exchange
@@ -606,7 +597,7 @@ class Downstream(Stream):
             exchange.expired()
         elif self.data and self.lingering < 0:
             exchange = self._new_exchange(self.worker.site, b"-", b"-", b"")
-            exchange.request_id = self.worker.ids.make(self.worker.site.id_format)
+            exchange.request_id = self.worker.ids.make(self.worker.site.id_maker)
             exchange.close = True
             self.worker.accept(exchange)
             self.exchange = exchange

@@ -1,7 +1,6 @@
 """A snapshot in the form that the byte path works with: compiled rules, routes, and who can take what now."""
 
 import random
-import re
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Final
 
@@ -10,6 +9,7 @@ from balancer.core.headers import Rules
 from balancer.core.http1 import fast_request
 from balancer.core.loads import Candidate, Chooser
 from balancer.core.message import RequestHead
+from balancer.core.requestid import MAKERS, acceptor
 from balancer.core.routing import RouteTable
 from balancer.core.selection import make_chooser, slow_start_weight
 from balancer.model import Admin, HashKey, Policy, Route, Snapshot
@@ -50,7 +50,7 @@ class Site:
         self.claims = claims
         self.rules = Rules.of(snapshot.forwarding, snapshot.request_id.header)
         self.unix_trusted = UNIX in self.rules.trusted
-        self.accept_id = re.compile(snapshot.request_id.accept.encode("latin-1")).match
+        self.accept_id = acceptor(snapshot.request_id.accept)
         self.default_accept = snapshot.request_id.accept == type(snapshot.request_id)().accept
         limits = snapshot.limits
         # The fast path knows the default name of the request id only; another name sends all heads the slow way.
@@ -58,7 +58,7 @@ class Site:
         self.fast_bytes = min(limits.header_bytes, limits.header_field_bytes)
         self.target_bytes, self.body_bytes = limits.target_bytes, limits.body_bytes or 1 << 62
         self.requests_per_connection = limits.requests_per_connection or -1
-        self.id_format = snapshot.request_id.format
+        self.id_maker = MAKERS[snapshot.request_id.format]
         self.id_line = self.rules.id_name + b": "
         self.routes = RouteTable(snapshot.routes) if snapshot.routes else None
         self.tls: dict[int, ListenerContexts] = {}
