@@ -53,19 +53,19 @@ class Bind(Text, str):
             raise bad(f"{text!r} has no port", f"write {text}:443" if text else "write 0.0.0.0:443")
         if not port.isascii() or not port.isdigit() or int(port) > 65535:
             raise bad(f"{port!r} is not a port", "write a number from 1 to 65535 behind the colon")
-        return cls(f"{cls._host(host, text)}:{int(port)}")
+        return cls(f"{cls._host(host, int(port))}:{int(port)}")
 
     @staticmethod
-    def _host(host: str, text: str) -> str:
+    def _host(host: str, port: int) -> str:
         if host == "localhost":
             return host
         try:
             address = ipaddress.ip_address(host[1:-1] if host.startswith("[") and host.endswith("]") else host)
         except ValueError:
             hint = "write an address of this machine, or 0.0.0.0 or [::] for all of them"
-            raise bad(f"{text!r} is not an address to listen on", hint) from None
+            raise bad(f"{host!r} is not an address to listen on", hint) from None
         if address.version == 6 and not host.startswith("["):
-            raise bad(f"{text!r} is ambiguous", f"write IPv6 addresses in brackets: [{host}]:443")
+            raise bad(f"'{host}:{port}' is ambiguous", f"write IPv6 addresses in brackets: [{host}]:{port}")
         return f"[{address}]" if address.version == 6 else str(address)
 
     @property

@@ -72,9 +72,9 @@ class Source(Protocol):
         ...
 
 
-def did_you_mean(word: object, known: Iterable[str]) -> str:
-    """Return "did you mean 'x'?" for the known word closest to `word`, or ""."""
-    found = get_close_matches(str(word), list(known), n=1, cutoff=0.6)
+def did_you_mean(word: object, known: Iterable[str], *, likeness: float = 0.6) -> str:
+    """Return "did you mean 'x'?" for the known word closest to `word`, or "" when none is as like (0 to 1)."""
+    found = get_close_matches(str(word), list(known), n=1, cutoff=likeness)
     return f"did you mean '{found[0]}'?" if found else ""
 
 

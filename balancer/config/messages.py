@@ -37,7 +37,8 @@ def fault(error: Error) -> Fault:
     match kind:
         case "extra_forbidden":
             known = known_keys(tagged[:-1])
-            hint = did_you_mean(loc[-1], known) or f"known keys: {', '.join(known)}"
+            near, far = did_you_mean(loc[-1], known, likeness=0.8), did_you_mean(loc[-1], known)
+            hint = near or _belongs(loc[-1]) or far or f"known keys: {', '.join(known)}"
             return Fault(loc, f"unknown key '{loc[-1]}'", hint, at_key=True)
         case "missing":
             return Fault(loc, f"missing key '{loc[-1]}'", _example(tagged), at_key=True)
@@ -64,15 +65,33 @@ def _wrong_kind(loc: Loc, tagged: Loc, kind: str, value: object) -> Fault:
         where = "write {file: /path}, {env: NAME} or {credential: NAME}"
         return Fault(loc, "a secret cannot stand in the file; say where it is kept", where)
     if kind in ("tuple_type", "dict_type", "model_type"):
-        what = spelled(value) if isinstance(value, dict | tuple) else spelled(value).split(" '")[0].split(' "')[0]
-        if kind == "tuple_type" and isinstance(value, str | int | float):
-            hint = "put it in brackets: [...]"
-        elif target is not None:
-            hint = f"known keys: {', '.join(known_keys(tagged))}"
-        return Fault(loc, f"expected {noun}, got {what}", hint)
-    return Fault(
-        loc, f"expected {noun}, got {spelled(value)}", hint if isinstance(value, str) or kind == "string_type" else ""
-    )
+        return Fault(loc, f"expected {noun}, got {_noun(value)}", _form(tagged, kind, value))
+    helps = isinstance(value, str) or kind == "string_type"
+    return Fault(loc, f"expected {noun}, got {spelled(value)}", hint if helps else "")
+
+
+def _noun(value: object) -> str:
+    """The kind of a value, without the value: it stands in the line that is shown, masked where it has to be."""
+    nouns: Mapping[type, str] = {
+        str: "a text",
+        bool: "a boolean",
+        int: "a number",
+        float: "a number",
+        dict: "a mapping",
+    }
+    return nouns.get(type(value), "a list")
+
+
+def _form(tagged: Loc, kind: str, value: object) -> str:
+    """How to write a list or a mapping at a place."""
+    keys = known_keys(tagged)
+    if kind == "tuple_type":
+        return "begin each item with a dash" if isinstance(value, dict) else "put it in brackets: [...]"
+    if kind == "dict_type" and isinstance(value, tuple):
+        return "give each a name instead of a dash, such as api1: {...}"
+    if keys and isinstance(value, str | int | float):
+        return f"such as {{{keys[0]}: ...}}" + (f"; keys: {', '.join(keys)}" if len(keys) > 1 else "")
+    return f"keys: {', '.join(keys)}" if keys else ""
 
 
 def location(error: Error) -> Loc:
@@ -95,6 +114,12 @@ def known_keys(tagged: Loc) -> list[str]:
     """Return the keys that the mapping at a location may have."""
     model = _model(_kind_at(tagged))
     return [field.alias or name for name, field in model.model_fields.items()] if model is not None else []
+
+
+def _belongs(key: str | int) -> str:
+    """Where a key that is at the wrong level belongs."""
+    owners = [owner for owner in known_keys(()) if key in known_keys((owner,))]
+    return f"it belongs under {' or '.join(owners)}" if owners else ""
 
 
 def _example(tagged: Loc) -> str:
