@@ -237,11 +237,11 @@ def _in(column: str, attribute: Attribute, operator: str, operand: Any, binder: 
     values = [_operand(attribute, value) for value in operand if value is not None]
     # The comparison with this type, not the column's: an integer column is compared with any 64-bit value.
     sql_type = "bigint" if attribute.kind is Kind.INTEGER else attribute.sql_type
+    if operator == "not in" and not operand:
+        return f"{column} IS NULL"  # what SQL's NOT IN (NULL) with the NULL rows added comes to
     bound = binder.bind(values, f"{sql_type}[]")
     if operator == "in":
         return f"{column} = ANY({bound})"
-    if not operand:
-        return f"{column} IS NULL"  # what SQL's NOT IN (NULL) with the NULL rows added comes to
     if None in operand:
         return f"({column} IS NOT NULL AND {column} <> ALL({bound}))"
     return f"({column} IS NULL OR {column} <> ALL({bound}))"

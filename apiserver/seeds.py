@@ -43,3 +43,6 @@ async def plant(session: Session, settings: Settings) -> None:
         await session.execute(_QUERIES["empty_collection"], empty, root)
         if made:
             await permissions.refresh_all(session)
+        # Rows of a dump of another server may carry transaction numbers that this one has not reached: they would
+        # never be below the horizon of the events.
+        await session.execute(_QUERIES["renumber"])

@@ -46,6 +46,7 @@ _LOST = (
     asyncpg.ConnectionDoesNotExistError,
     OSError,
 )
+_GONE = ("closed", "closing", "released", "terminated", "in the middle")
 # Classes of SQLSTATE that say "this value cannot be stored": data exception, integrity constraint.
 _VALUE = ("22", "23", "54")
 _NOISE = re.compile(r"^invalid input for query argument \$\d+: ")
@@ -71,4 +72,6 @@ def translated() -> Iterator[None]:
     except asyncpg.InterfaceError as exc:
         if isinstance(exc, ValueError):  # a parameter that cannot be encoded; not the server's DataError
             raise InvalidError(_NOISE.sub("", str(exc))) from exc
-        raise LostConnectionError(f"the database connection is gone: {exc}") from exc
+        if any(word in str(exc) for word in _GONE):
+            raise LostConnectionError(f"the database connection is gone: {exc}") from exc
+        raise StoreError(f"the database client refuses the statement: {exc}") from exc

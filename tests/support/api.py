@@ -199,27 +199,34 @@ class Processes:
         assert process.stdout is not None
         line = process.stdout.readline()
         assert line, log.read_text()[-2000:]
+        process.stdout.close()
         node = Process(process, f"http://{json.loads(line)['listen'][0]}", log)
         self.nodes.append(node)
         return node
+
+    def end(self) -> None:
+        """Kill all that still run."""
+        for node in self.nodes:
+            if node.process.poll() is None:
+                node.thaw()
+                node.kill()
+
+
+def start_config(database_url: str) -> dict[str, Any]:
+    """The file of a node that listens on any port."""
+    return {
+        "cluster": CLUSTER, "database_url": database_url, "listen": ["127.0.0.1:0"], "system_root_token": ROOT,
+        "management_token": MANAGEMENT, "external_url": "https://api.test.example/", "stop_delay_s": 0.0,
+        "stop_timeout_s": 5.0, "database_pool": 6,
+    }  # fmt: skip
 
 
 @pytest.fixture
 def processes(tmp_path: Path, api_database: str) -> Iterator[Processes]:
     """Starts real nodes on a fresh database."""
-    config = {
-        "cluster": CLUSTER, "database_url": api_database, "listen": ["127.0.0.1:0"], "system_root_token": ROOT,
-        "management_token": MANAGEMENT, "external_url": "https://api.test.example/", "stop_delay_s": 0.0,
-        "stop_timeout_s": 5.0, "database_pool": 6,
-    }  # fmt: skip
-    found = Processes(tmp_path, config)
+    found = Processes(tmp_path, start_config(api_database))
     yield found
-    for node in found.nodes:
-        if node.process.poll() is None:
-            os.kill(node.process.pid, signal.SIGCONT)
-            node.kill()
-        if node.process.stdout is not None:
-            node.process.stdout.close()
+    found.end()
 
 
 @asynccontextmanager

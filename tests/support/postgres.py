@@ -6,12 +6,14 @@ reads a pipe whose other end only the test process holds.
 """
 
 import asyncio
+import os
 import shutil
+import signal
 import subprocess
 import sys
 import tempfile
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from itertools import count
 from pathlib import Path
@@ -59,15 +61,40 @@ class TestServer:
     def dsn(self, database: str = "postgres") -> str:
         return self.local.dsn(database)
 
-    @asynccontextmanager
-    async def new_database(self, template: str = "template1") -> AsyncIterator[str]:
-        """Make a database of its own out of a template, yield its address, drop it with all its sessions."""
+    def _processes(self) -> list[int]:
+        main = int((self.local.data / "postmaster.pid").read_text().split()[0])
+        children = Path(f"/proc/{main}/task/{main}/children").read_text().split()
+        return [main, *map(int, children)]
+
+    def freeze(self) -> None:
+        """Stop all its processes, as a machine that hangs: connections stay open, nothing is answered."""
+        for pid in self._processes():
+            os.kill(pid, signal.SIGSTOP)
+
+    def thaw(self) -> None:
+        """Let it go on."""
+        for pid in self._processes():
+            with suppress(ProcessLookupError):
+                os.kill(pid, signal.SIGCONT)
+
+    async def create(self, template: str = "template1") -> str:
+        """Make a database of its own out of a template; return its name."""
         name = f"test_{next(self._numbers)}"
         await self._execute(f'CREATE DATABASE "{name}" TEMPLATE "{template}"')
+        return name
+
+    async def drop(self, name: str) -> None:
+        """Drop a database with all its sessions."""
+        await self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+
+    @asynccontextmanager
+    async def new_database(self, template: str = "template1") -> AsyncIterator[str]:
+        """Make a database, yield its address, drop it."""
+        name = await self.create(template)
         try:
             yield self.dsn(name)
         finally:
-            await self._execute(f'DROP DATABASE "{name}" WITH (FORCE)')
+            await self.drop(name)
 
     async def make_template(self, name: str) -> str:
         """Make an empty database that will serve as a template; return its address."""

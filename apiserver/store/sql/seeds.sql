@@ -19,3 +19,6 @@ INSERT INTO periodic_job (name, every) VALUES ($1, $2)
     ON CONFLICT (name) DO UPDATE
    SET every = excluded.every, next_at = least(periodic_job.next_at, clock_timestamp() + excluded.every)
  WHERE periodic_job.every <> excluded.every;
+
+-- name: renumber
+UPDATE logs SET xid = '3' WHERE xid >= pg_snapshot_xmax(pg_current_snapshot());
