@@ -10,7 +10,7 @@ from enum import StrEnum
 from balancer.model import Admin, Health
 
 STALE_INTERVALS = 3  # a verdict older than this many check intervals is no verdict any more
-EJECTION_S = 10.0  # how long a refused or reset connection speaks against a node while its verdict is stale
+EJECTION_S = 10.0  # how long a failed connection speaks against a node for the worker that saw it
 REFUSED_LIVE_CONNECTS = 2  # in a row, beside a refused check: down at once
 FAST_INTERVALS_PER_INTERVAL = 4  # checks come this much faster while a node is between up and down
 FAST_INTERVAL_MIN_S = 0.1
@@ -117,25 +117,34 @@ def verdict_is_stale(now: float, verdict_at: float, interval: float) -> bool:
     return now - verdict_at > STALE_INTERVALS * interval
 
 
-def is_ejected(now_s: float, failed_at_s: float | None) -> bool:
-    """True while a refused or reset connection of this worker speaks against a node; None: there was none."""
-    return failed_at_s is not None and now_s - failed_at_s < EJECTION_S
+def ejects(*, refused: bool, stale: bool) -> bool:
+    """Whether a worker ejects a node whose connection just failed: refused, or else reset or broken off.
+
+    A closed port is beyond doubt; a reset is not, and counts only when nobody else judges the node any more.
+    """
+    return refused or stale
 
 
-def available(admin: Admin, health: Health, *, stale: bool = False, ejected: bool = False) -> bool:
+def is_ejected(now_s: float, failed_at_s: float | None, verdict_at_s: float) -> bool:
+    """True while a failed connection of this worker speaks against a node; None: there was none.
+
+    For ten seconds, or until a verdict that is newer: that one is worth more.
+    """
+    return failed_at_s is not None and now_s - failed_at_s < EJECTION_S and verdict_at_s <= failed_at_s
+
+
+def available(admin: Admin, health: Health, *, ejected: bool = False) -> bool:
     """Whether a node takes new exchanges (as far as it is under capacity, see `balancer.core.claims`).
 
-    A stale verdict gives way to passive signs: a node last seen healthy serves unless it is ejected. One that
-    was not healthy stays out: silence is no recovery.
+    A stale verdict stands as long as nothing speaks against it; one that was not "healthy" stays: silence is no
+    recovery.
     """
-    if admin is not Admin.ENABLED or health is not Health.HEALTHY:
-        return False
-    return not (stale and ejected)
+    return admin is Admin.ENABLED and health is Health.HEALTHY and not ejected
 
 
-def unavailable_because(admin: Admin, health: Health, *, stale: bool = False, ejected: bool = False) -> str | None:
+def unavailable_because(admin: Admin, health: Health, *, ejected: bool = False) -> str | None:
     """Return in words why `available` says no, or None when it says yes."""
-    if available(admin, health, stale=stale, ejected=ejected):
+    if available(admin, health, ejected=ejected):
         return None
     if admin is not Admin.ENABLED:
         return f"it is {admin.value}"

@@ -3,6 +3,7 @@
 import socket
 from typing import TYPE_CHECKING
 
+from balancer.core.health import EJECTION_S, verdict_is_stale
 from balancer.model import Admin, Health, Node
 from balancer.scoreboard import (
     BUCKETS_S,
@@ -26,8 +27,7 @@ if TYPE_CHECKING:
     from balancer.net.tls import NodeContext
     from balancer.net.upstream import Upstream
 
-EJECT_NS = 10_000_000_000
-STALE_INTERVALS = 3
+EJECT_NS = int(EJECTION_S * 1e9)
 BOUNDS_NS = tuple(int(bound * 1e9) for bound in BUCKETS_S)
 FIRST_BOUND_NS = BOUNDS_NS[0]
 
@@ -92,7 +92,10 @@ class NodeState:
         self.reuses = 0
 
     def serves_at(self, now: int) -> bool:
-        """Whether it may take a new exchange. A stale verdict gives way to passive signs; never fails open."""
+        """Whether it may take a new exchange: `core.health.available` by hand, because it is asked every turn.
+
+        Tests hold the two to the same answers.
+        """
         if self.node.admin is not Admin.ENABLED or self.cells[self.control + C_HEALTH] != Health.HEALTHY:
             return False
         if now >= self.ejected_until:
@@ -102,7 +105,7 @@ class NodeState:
 
     def verdict_is_stale(self, now: int, interval_ns: int) -> bool:
         """Whether control has been silent for too long to be believed."""
-        return now - self.cells[self.control + C_VERDICT_NS] > STALE_INTERVALS * interval_ns
+        return verdict_is_stale(now, self.cells[self.control + C_VERDICT_NS], interval_ns)
 
     def eject(self, now: int) -> None:
         """Send nothing new there for a while, unless control finds it healthy after this moment."""

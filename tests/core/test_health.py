@@ -15,6 +15,7 @@ from balancer.core.health import (
     after_connects,
     after_version,
     available,
+    ejects,
     in_transition,
     is_ejected,
     next_check_in,
@@ -106,24 +107,31 @@ def test_a_verdict_is_stale_after_three_intervals() -> None:
     assert verdict_is_stale(16.1, 10.0, 2.0)
 
 
-def test_an_ejection_lasts_ten_seconds() -> None:
-    assert not is_ejected(5.0, None)
-    assert is_ejected(14.9, 5.0)
-    assert not is_ejected(15.0, 5.0)
+def test_an_ejection_lasts_ten_seconds_or_until_a_newer_verdict() -> None:
+    assert not is_ejected(5.0, None, 0.0)
+    assert is_ejected(14.9, 5.0, 4.0)
+    assert not is_ejected(15.0, 5.0, 4.0)
+    assert not is_ejected(6.0, 5.0, 5.5)
 
 
-def test_a_node_serves_iff_enabled_and_healthy() -> None:
-    for admin, health, stale, ejected in product(Admin, Health, (False, True), (False, True)):
-        serves = admin is Admin.ENABLED and health is Health.HEALTHY and not (stale and ejected)
-        assert available(admin, health, stale=stale, ejected=ejected) is serves
-        assert (unavailable_because(admin, health, stale=stale, ejected=ejected) is None) is serves
+def test_a_reset_ejects_only_when_nobody_else_judges() -> None:
+    assert ejects(refused=True, stale=False)
+    assert ejects(refused=False, stale=True)
+    assert not ejects(refused=False, stale=False)
+
+
+def test_a_node_serves_iff_enabled_and_healthy_and_not_ejected() -> None:
+    for admin, health, ejected in product(Admin, Health, (False, True)):
+        serves = admin is Admin.ENABLED and health is Health.HEALTHY and not ejected
+        assert available(admin, health, ejected=ejected) is serves
+        assert (unavailable_because(admin, health, ejected=ejected) is None) is serves
 
 
 def test_it_is_said_why_a_node_does_not_serve() -> None:
     assert unavailable_because(Admin.DRAINING, Health.HEALTHY) == "it is draining"
     assert "version" in (unavailable_because(Admin.ENABLED, Health.MISMATCHED) or "")
     assert "first check" in (unavailable_because(Admin.ENABLED, Health.CHECKING) or "")
-    assert "10 s ago" in (unavailable_because(Admin.ENABLED, Health.HEALTHY, stale=True, ejected=True) or "")
+    assert "10 s ago" in (unavailable_because(Admin.ENABLED, Health.HEALTHY, ejected=True) or "")
 
 
 def test_the_defaults_are_those_of_the_documents() -> None:

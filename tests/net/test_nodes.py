@@ -1,0 +1,28 @@
+"""The byte path's own form of a rule gives the answers of the rule."""
+
+from itertools import product
+
+from balancer.core.health import available, is_ejected
+from balancer.model import Admin, Health, Node
+from balancer.net.nodes import NodeState
+from balancer.scoreboard import C_HEALTH, C_VERDICT_NS, Scoreboard
+
+SECOND = 1_000_000_000
+
+
+def test_a_worker_lets_serve_exactly_who_is_available() -> None:
+    board = Scoreboard.create(1)
+    answers = set()
+    for admin, health, failed_at, verdict_at, now in product(
+        Admin, Health, (None, 100, 105), (99, 100, 104, 106), (105, 110, 114, 115, 116)
+    ):
+        state = NodeState(Node("n", 0, "127.0.0.1", 1, admin=admin), board.cells, 0)
+        board.cells[state.control + C_HEALTH] = health
+        board.cells[state.control + C_VERDICT_NS] = verdict_at * SECOND
+        if failed_at is not None:
+            state.eject(failed_at * SECOND)
+        expected = available(admin, health, ejected=is_ejected(now, failed_at, verdict_at))
+        assert state.serves_at(now * SECOND) is expected, (admin, health, failed_at, verdict_at, now)
+        answers.add(expected)
+    assert answers == {False, True}
+    board.close()
