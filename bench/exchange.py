@@ -150,7 +150,7 @@ class Bench:
 
 def main(argv: list[str]) -> None:
     """Print microseconds and poller changes per exchange."""
-    rounds = int(argv[0]) if argv and argv[0].isdigit() else 400
+    rounds = int(argv[0]) if argv and argv[0].isdigit() else 3000
     with tempfile.TemporaryDirectory() as folder:
         bench = Bench(Path(folder))
         for name, request, response in (

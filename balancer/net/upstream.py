@@ -38,6 +38,9 @@ CHUNKED_HOLD_NS = 50_000_000  # a chunked answer is held this long for its end, 
 TRAILER_BYTES = 16 << 10
 
 
+_match = FAST_RESPONSE.match
+
+
 class Upstream(Stream):
     """One connection. `exchange` is the one that it works for."""
 
@@ -189,10 +192,18 @@ class Upstream(Stream):
             return
         phase = self.phase
         if phase == HEAD:
-            if not self.data:
-                found = FAST_RESPONSE.match(reactor.buffer, 0, count)
+            if count <= COPY_BYTES and not self.data:
+                data = reactor.view[:count].tobytes()  # slices of bytes cost half of those of a memoryview
+                found = _match(data)
                 if found is not None:
-                    self._fast_head(found, count)
+                    self._fast_head(found, data, count)
+                else:
+                    self._slow_head(data)
+                return
+            if not self.data:
+                found = _match(reactor.buffer, 0, count)
+                if found is not None:
+                    self._fast_head(found, reactor.view[: found.end()].tobytes(), count)
                     return
             self._slow_head(self.data + reactor.view[:count].tobytes())
         elif phase == STREAM:
@@ -225,47 +236,49 @@ class Upstream(Stream):
             self.node.pool.remove(self)
         self.close()
 
-    def _fast_head(self, found: "re.Match[bytes]", count: int) -> None:
-        """An ordinary head with Content-Length, or chunked. All of this is one function: a call costs 60 ns."""
+    def _fast_head(self, found: "re.Match[bytes]", data: bytes, count: int) -> None:
+        """An ordinary head with Content-Length. All of this is one function: a call costs 60 ns.
+
+        `data` is the head and, up to COPY_BYTES, what was read with it; `count` is all that was read.
+        """
         exchange = self.exchange
         assert exchange is not None
-        _status, connection, connection_value, length, _id_line, id_value, chunked = found.groups()
+        status, connection, connection_value, length, _id_line, id_value, chunked = found.groups()
         if length is None or chunked is not None or not exchange.http11 or exchange.method == b"HEAD":
-            self._slow_head(self.reactor.view[:count].tobytes())
+            self._slow_head(data if count <= COPY_BYTES else self.reactor.view[:count].tobytes())
             return
-        view = self.reactor.view
         head_end = found.end()
-        left = int(length) - (count - head_end)
-        exchange.status = int(_status)
+        total = int(length)
+        left = total - (count - head_end)
+        exchange.status = int(status)
         exchange.first_byte_at = self.reactor.now
         self.reusable = connection_value != b"close" and left >= 0
-        head = view[: head_end - 2].tobytes()
-        if connection is not None:
-            start, end = found.span(P_CONNECTION)
-            if id_value is not None and id_value != exchange.request_id:
-                head = _without(head, (start - 1, end), (found.start(P_ID) - 2, found.end(P_ID)))
-                id_value = None
-            else:
-                head = head[: start - 1] + head[end:]
-        elif id_value is not None and id_value != exchange.request_id:
-            head = _without(head, (found.start(P_ID) - 2, found.end(P_ID)))
-            id_value = None
-        ending = exchange.ending(kept_id=id_value is not None)
-        if left <= 0:
-            body_end = count + left if left < 0 else count
-            body_size = body_end - head_end
-            exchange.response_bytes += body_size
-            client = exchange.client
-            if body_size <= COPY_BYTES:
-                client.respond(b"".join((head, ending, view[head_end:body_end])))
-            else:
-                client.respond_now(head + ending, view[head_end:body_end])
-            exchange.node_done(self)
+        if id_value is not None and id_value != exchange.request_id:
+            spans = [(found.start(P_ID) - 2, found.end(P_ID))]
+            if connection is not None:
+                spans.append((found.start(P_CONNECTION) - 1, found.end(P_CONNECTION)))
+            first, second, id_value = _without(data[: head_end - 2], *spans), b"", None
+        elif connection is not None:
+            first, second = data[: found.start(P_CONNECTION) - 1], data[found.end(P_CONNECTION) : head_end - 2]
+        else:
+            first, second = data[: head_end - 2], b""
+        if id_value is None or exchange.close or exchange.body_open:
+            ending = exchange.ending(kept_id=id_value is not None)
+        else:
+            ending = b"\r\n"
+        if left > 0:
+            exchange.response_head = first + second + ending
+            self.left = left
+            self.follower = None
+            self._begin_body(self.reactor.view[head_end:count], total)
             return
-        exchange.response_head = head + ending
-        self.left = left
-        self.follower = None
-        self._begin_body(view[head_end:count], int(length))
+        exchange.response_bytes += total
+        client = exchange.client
+        if count <= COPY_BYTES:
+            client.respond(b"".join((first, second, ending, data[head_end : head_end + total])))
+        else:
+            client.respond_now(first + second + ending, self.reactor.view[head_end : head_end + total])
+        exchange.node_done(self)
 
     def _begin_body(self, first: memoryview, total: int) -> None:
         """Hold a small answer whole, so that a node dying half-way becomes a 502; stream any other."""

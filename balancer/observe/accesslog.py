@@ -115,10 +115,10 @@ def _seconds(ns: int) -> bytes:
 def _json(redactor: Redactor) -> Formatter:
     agents: dict[bytes, bytes] = {}
 
-    def agent_of(entry: Entry) -> bytes:
+    def agent_of(agent: bytes) -> bytes:
         if len(agents) >= _AGENTS:
             agents.clear()
-        made = agents[entry.agent] = quoted(entry.agent)
+        made = agents[agent] = quoted(agent)
         return made
 
     def attempts_of(entry: Entry) -> bytes:
@@ -151,7 +151,7 @@ def _json(redactor: Redactor) -> Formatter:
             and not entry.history
             and entry.attempts == 1
         )
-        size_in = entry.request_bytes
+        size_in, agent = entry.request_bytes, entry.agent
         return b"".join(
             (
                 b'{"timestamp":"',
@@ -169,7 +169,7 @@ def _json(redactor: Redactor) -> Formatter:
                 b',"client.address":"',
                 (entry.client_address or entry.client.peer).encode(),
                 b'","user_agent.original":"',
-                agents.get(entry.agent) or agent_of(entry),
+                agents[agent] if agent in agents else agent_of(agent),
                 b'","network.protocol.version":"1.1","request_id":"'
                 if entry.http11
                 else b'","network.protocol.version":"1.0","request_id":"',
