@@ -256,9 +256,11 @@ class _Like:
 
 def _regex(value: str) -> str:
     try:
-        re.compile(value)
+        re.compile(value.encode("ascii"))  # workers match bytes
     except re.error as exc:
         raise bad(f"{value!r} is not a regular expression: {exc}", "quote backslashes: '...' keeps them") from None
+    except UnicodeEncodeError:
+        raise bad(f"{value!r} is not a regular expression over ASCII", "write \\x.. for other bytes") from None
     return value
 
 
@@ -276,5 +278,8 @@ RouteHost = Annotated[
 ]
 HostName = Annotated[str, _Like(r"[A-Za-z0-9._:\[\]-]{1,255}", "a host name", "write a name or an address")]
 CertName = Annotated[str, _Like(r"(?:\*\.)?[A-Za-z0-9._:-]{1,255}", "a server name", "write a name, or *.example.org")]
+ParameterName = Annotated[
+    str, _Like(r"[A-Za-z0-9_.~-]{1,64}", "a parameter name", "use letters, digits, _, -, . and ~")
+]
 Token = Annotated[str, _Like(r"[a-z0-9-]{1,32}", "a protocol token", "write it in lower case: websocket")]
 Regex = Annotated[str, AfterValidator(_regex)]

@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from balancer.config.addresses import Bind
-from balancer.config.scalars import AbsolutePath, LogPath, Name, UrlPath
+from balancer.config.scalars import AbsolutePath, LogPath, Name, ParameterName, UrlPath
 from balancer.config.section import Secret, Section
 
 
@@ -54,7 +54,7 @@ class Log(Section):
 
     access: Literal["json", "combined", "haproxy", "off"] = Field("json", description="Format of the access log.")
     path: LogPath = Field("-", description="File of the access log; `-` is standard output.")
-    redact: tuple[str, ...] = Field(
+    redact: tuple[ParameterName, ...] = Field(
         ("api_token", "ping_secret", "reader_tokens"),
         description="Query parameters and fields whose values never reach a log. Authorization and Cookie never do.",
     )

@@ -111,6 +111,24 @@ def warnings(text: str, env: dict[str, str] | None = None) -> list[str]:
             ["2:1 nodes: more than 256 nodes"],
         ),
         (
+            HEAD + NODES + f"state: {{dir: /{'x' * 80}}}\n",
+            ["3:14 state.dir: the path is too long for Unix sockets: 81 bytes"],
+        ),
+        (HEAD + NODES + f"state: {{dir: /{'x' * 79}}}\n", []),
+        (
+            HEAD + f"nodes: {{a: {{url: 'http://a'}}, b: {{url: 'unix:/{'x' * 107}'}}}}\n",
+            ["2:40 nodes.b.url: the path is too long for Unix sockets: 108 bytes"],
+        ),
+        (
+            HEAD + NODES + "request_id: {accept: '[a-'}\n",
+            ["3:22 request_id.accept: '[a-' is not a regular expression: unterminated character set at position 0"],
+        ),
+        (
+            HEAD + NODES + "request_id: {accept: 'é'}\n",
+            ["3:22 request_id.accept: 'é' is not a regular expression over ASCII"],
+        ),
+        (HEAD + NODES + "log: {redact: [a b]}\n", ["3:16 log.redact[0]: 'a b' is not a parameter name"]),
+        (
             HEAD + NODES + "admin: {socket: /s}\n" + "peers: [x, x]\n",
             ["4:12 peers[1]: 'x' is in the list twice"],
         ),

@@ -6,6 +6,8 @@ from collections.abc import Iterator
 from balancer.config.errors import Fault, Loc
 from balancer.config.rules.context import Context
 
+_SOCKET_PATH = 107  # sockaddr_un of Linux, without the final zero
+
 
 def _blamed(context: Context, *locs: Loc) -> Loc:
     """The first of these that the file itself sets, so that the caret is on something that can be changed."""
@@ -138,6 +140,22 @@ def _segment(text: str) -> bool:
     return bool(re.fullmatch(r"\{[A-Za-z_][A-Za-z0-9_]*\}|[^{}*]*", text))
 
 
+def socket_paths(context: Context) -> Iterator[Fault]:
+    """The kernel takes at most 107 bytes for the path of a Unix socket."""
+    paths: list[tuple[Loc, str, int]] = [
+        (("state", "dir"), context.config.state.dir, _SOCKET_PATH - len("/run/worker-63-4194304.sock")),
+        (("admin", "socket"), context.config.admin.socket, _SOCKET_PATH),
+    ]
+    if context.cluster is None:
+        paths += [
+            (("nodes", name, "url"), node.url.parts.unix_path, _SOCKET_PATH)
+            for name, node in context.config.node_map.items()
+        ]
+    for loc, path, most in paths:
+        if len(path.encode()) > most and context.sound(loc):
+            yield Fault(loc, f"the path is too long for Unix sockets: {len(path.encode())} bytes", f"at most {most}")
+
+
 def node_tls(context: Context) -> Iterator[Fault]:
     """TLS settings are for https nodes."""
     if context.cluster is None:
@@ -175,6 +193,7 @@ RULES = (
     admin_tokens,
     secret_kinds,
     path_templates,
+    socket_paths,
     node_tls,
     listener_tls,
 )
