@@ -8,7 +8,7 @@ from dnsupdate.host import Host
 from dnsupdate.plan import Change, Key, Plan, Policy, RRset, Standing, State, brake, make
 from dnsupdate.records import Contribution, Rendered
 from dnsupdate.settings import Brake
-from dnsupdate.store import Booking, Due, Known, Lease, Store, Trace, Triple
+from dnsupdate.store import Booking, Due, Known, Store, Trace, Triple
 
 
 @dataclass(slots=True)
@@ -77,7 +77,7 @@ class Sent:
         self.put_off |= {change.key: reason for change in changes}
 
 
-async def prepare(store: Store, lease: Lease, due: list[Due], render: Callable[[Host], Rendered]) -> Batch:
+async def prepare(store: Store, target: str, due: list[Due], render: Callable[[Host], Rendered]) -> Batch:
     """Return a batch of the hosts that are due.
 
     A host whose records cannot be made is no part of it: what it has published stays as it is.
@@ -93,12 +93,12 @@ async def prepare(store: Store, lease: Lease, due: list[Due], render: Callable[[
         for uuid, found in rendered.items()
         if uuid not in failed
         for one in found.contributions
-        if one.target == lease.target
+        if one.target == target
     ]
     hosts = {one.uuid for one in due if one.uuid not in failed}
     orphans = [triple for one in due if one.orphan is not None for triple in orphan_triples(one.orphan)]
     wanted = {(one.zone, one.name) for one in desired} | {(zone, name) for zone, name, _ in orphans}
-    known = await store.known(lease, list(hosts), wanted)
+    known = await store.known(target, list(hosts), wanted)
     desired += _kept(known, {uuid for uuid, found in rendered.items() if found.keeps and uuid not in failed}, desired)
     return Batch(tuple(due), desired, known, hosts, failed, unsure=set(known.unsure) | set(orphans))
 

@@ -119,7 +119,7 @@ class Files:
     async def _look(self, lease: Lease) -> tuple[list[Due], Batch]:
         self._contents.clear()
         due = await self._store.due(lease, _BATCH)
-        return due, await prepare(self._store, lease, due, self._render)
+        return due, await prepare(self._store, lease.target, due, self._render)
 
     async def _compare(self, lease: Lease) -> None:
         """A file that is missing or was changed by hand is written again, with all that its host has."""

@@ -59,7 +59,7 @@ class Answer:
     rcode: str
     signed: bool
     tsig_error: str = ""
-    server_time_s: float | None = None  # from a BADTIME answer
+    server_time_s: float | None = None  # when the server signed it, or what it says in a BADTIME answer
     message: dns.message.Message | None = field(default=None, compare=False, repr=False)
 
     def data(self, rdtype: str) -> tuple[str, ...]:
@@ -201,7 +201,7 @@ def read_answer(wire: bytes, request: Request) -> Answer:
     if message.id != request.id or not message.flags & dns.flags.QR:
         raise ValueError("an answer to another question")
     error = int(message.tsig_error) if message.had_tsig and message.tsig_error else 0
-    server_time = None
+    server_time = float(message.tsig[0].time_signed) if message.tsig is not None and not error else None
     if error == dns.rcode.BADTIME and message.tsig is not None and len(message.tsig[0].other) == 6:
         server_time = float(int.from_bytes(message.tsig[0].other, "big"))
     return Answer(

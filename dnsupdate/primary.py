@@ -158,7 +158,7 @@ class Primary:
 
     async def _batch(self, lease: Lease) -> Step:
         due = await self._store.due(lease, self._size)
-        batch = await prepare(self._store, lease, due, self._renderer.render)
+        batch = await prepare(self._store, lease.target, due, self._renderer.render)
         if not due and not batch.unsure:
             return await self._idle(lease)
         await self._read_standings(batch, {(zone, name) for zone, name, _ in batch.unsure if zone in self.fences})

@@ -199,19 +199,19 @@ class Store:
         """Return hosts that are to be looked at, oldest first."""
         async with self.leased(lease) as connection:
             rows = await connection.fetch(_SQL["due"], lease.target, limit)
-        return [Due(row["node_uuid"], row["dirty_gen"], row["released"], row["attempts"], _host(row)) for row in rows]
+        return [due_of(row) for row in rows]
 
-    async def known(self, lease: Lease, hosts: Sequence[str], wanted: Iterable[Key]) -> Known:
+    async def known(self, target: str, hosts: Sequence[str], wanted: Iterable[Key]) -> Known:
         """Return what is known at the names that these hosts have or want, and about unsure ones."""
         zones, names = _columns(wanted, 2)
         async with self.connection() as connection:
-            places = (lease.target, list(hosts), zones, names, _UNSURE_NAMES)
+            places = (target, list(hosts), zones, names, _UNSURE_NAMES)
             published = await connection.fetch(_SQL["published_at"], *places)
             unsure = await connection.fetch(_SQL["unsure_at"], *places)
-            adopted = await connection.fetch(_SQL["adopted"], lease.target)
-            counts = await connection.fetch(_SQL["counts"], lease.target)
+            adopted = await connection.fetch(_SQL["adopted"], target)
+            counts = await connection.fetch(_SQL["counts"], target)
         return Known(
-            published=tuple(_contribution(lease.target, row) for row in published),
+            published=tuple(_contribution(target, row) for row in published),
             unsure=frozenset((row["zone"], row["name"], row["rdtype"]) for row in unsure),
             adopted=frozenset((row["zone"], row["name"]) for row in adopted),
             published_hosts=counts[0]["published"],
@@ -331,6 +331,11 @@ class Store:
             finally:
                 if not connection.is_closed():
                     await connection.remove_listener("dns", heard)
+
+
+def due_of(row: asyncpg.Record) -> Due:
+    """Return the host in a row of a query for what is due."""
+    return Due(row["node_uuid"], row["dirty_gen"], row["released"], row["attempts"], _host(row))
 
 
 def _host(row: asyncpg.Record) -> Host | None:
