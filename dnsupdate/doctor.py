@@ -45,7 +45,7 @@ class Doctor:
         self._peers, self._transfer_peers, self._wall, self._clock = peers, transfer_peers, wall, clock
 
     async def examine(self, *, write: bool = False) -> list[Finding]:
-        """Return what was found. `write`: make and remove one name in each forward zone: the proof of the right to it."""
+        """Return what was found. `write`: make and remove one name in each forward zone."""
         found: list[Finding] = []
         for peer, transfer_peer in zip(self._peers, self._transfer_peers, strict=True):
             async with Channel(peer, self._wall) as channel:

@@ -3,12 +3,14 @@
 import hashlib
 import re
 from importlib.resources import files
+from typing import TypeAlias
 
 import asyncpg
 
 from dnsupdate.errors import StoreError
 from dnsupdate.queries import load
 
+Connection: TypeAlias = "asyncpg.Connection[asyncpg.Record] | asyncpg.pool.PoolConnectionProxy[asyncpg.Record]"
 _SQL = load("schema")
 _FILE = re.compile(r"\d{4}_\w+\.sql")
 _STEPS = tuple(
@@ -18,7 +20,7 @@ _STEPS = tuple(
 )
 
 
-async def migrate(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]:
+async def migrate(connection: Connection) -> list[str]:
     """Apply the steps that are missing; return their names.
 
     Raises:
@@ -27,7 +29,7 @@ async def migrate(connection: "asyncpg.Connection[asyncpg.Record]") -> list[str]
     return [name for name, sql in _STEPS if await _apply(connection, name, sql)]
 
 
-async def _apply(connection: "asyncpg.Connection[asyncpg.Record]", name: str, sql: str) -> bool:
+async def _apply(connection: Connection, name: str, sql: str) -> bool:
     version, _, title = name.removesuffix(".sql").partition("_")
     digest = hashlib.sha256(sql.encode()).hexdigest()
     async with connection.transaction():

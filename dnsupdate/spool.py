@@ -4,12 +4,12 @@ An entry carries the database's time at which it was true, so that one that come
 took another way.
 """
 
+import asyncio
 import fcntl
 import json
 import os
 import secrets
-from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -107,23 +107,22 @@ class Spool:
             offset = 0.0
         return datetime.now(UTC) + timedelta(seconds=offset)
 
-    @contextmanager
-    def draining(self) -> Iterator[bool]:
-        """Hold the right to hand entries on; False when another process has it."""
+    def lock(self) -> int | None:
+        """Take the right to hand entries on; return the descriptor that holds it, None when another process has it.
+
+        The caller closes it.
+        """
         try:
             self._folder.mkdir(parents=True, exist_ok=True, mode=0o700)
             descriptor = os.open(self._folder / ".lock", os.O_RDWR | os.O_CREAT, 0o600)
         except OSError as exc:
             raise SpoolError(f"{self._folder}: {exc.strerror}") from exc
         try:
-            try:
-                fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            except BlockingIOError:
-                yield False
-            else:
-                yield True
-        finally:
+            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
             os.close(descriptor)
+            return None
+        return descriptor
 
     def _write(self, path: Path, text: str) -> None:
         temporary = path.with_name(f".{path.name}.{secrets.token_hex(4)}")
@@ -149,17 +148,18 @@ async def hand_on(spool: Spool, connection: Connection, rules: Rules) -> int:
 
     An entry's file goes only after its commit: a crash in between hands it on twice, which changes nothing.
     """
-    import asyncio
-
+    descriptor = await asyncio.to_thread(spool.lock)
+    if descriptor is None:
+        return 0
     done = 0
-    with spool.draining() as is_mine:
-        if not is_mine:
-            return 0
+    try:
         for path, entry in await asyncio.to_thread(spool.entries):
             with suppress(BadNameError):
                 await enqueue_one(connection, entry, rules)
-            path.unlink(missing_ok=True)
+            await asyncio.to_thread(path.unlink, missing_ok=True)
             done += 1
+    finally:
+        os.close(descriptor)
     return done
 
 

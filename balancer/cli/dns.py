@@ -1,0 +1,466 @@
+"""`arv-balance dns`: plan, send, examine and explain DNS records of nodes."""
+
+import json
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from balancer.cli import dnsconfig, dnswork, lookup
+from balancer.cli.exits import CommandError, Exit
+
+if TYPE_CHECKING:
+    from dnsupdate.doctor import Finding
+    from dnsupdate.overview import TargetPlan
+    from dnsupdate.settings import Settings
+
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+TargetOption = Annotated[str | None, typer.Option("--target", "-t", metavar="NAME", help="Only this target.")]
+TimeoutOption = Annotated[str, typer.Option("--timeout", metavar="SPAN", help="Wait at most this long.")]
+DesignatedOption = Annotated[
+    bool, typer.Option("--designated", help="This node writes the directories of targets of kind files.")
+]
+YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Also delete what the brake holds back.")]
+
+
+def register(app: typer.Typer) -> None:
+    """Add the `dns` group."""
+    group = typer.Typer(help="DNS records of nodes: plan, send, examine, explain.", no_args_is_help=True)
+    for name, function, epilog in _COMMANDS:
+        group.command(name, epilog=epilog, hidden=name == "diff")(function)
+    app.add_typer(group, name="dns", rich_help_panel="DNS")
+
+
+def plan(
+    config: lookup.ConfigOption = None,
+    target: TargetOption = None,
+    as_json: JsonOption = False,
+    nsupdate: Annotated[bool, typer.Option("--nsupdate", help="Print it as scripts for nsupdate.")] = False,
+) -> None:
+    """Show what would be changed; sends nothing."""
+    settings = dnsconfig.settings(config)
+    plans = dnswork.run(_plans(settings, target))
+    if nsupdate:
+        typer.echo(_scripts(settings, plans), nl=False)
+    elif as_json:
+        from dnsupdate.overview import plan_json
+
+        typer.echo(json.dumps({"schema": "arv-balance/dns-plan/v1", "targets": [plan_json(one) for one in plans]}))
+    else:
+        _print_plans(plans)
+    raise typer.Exit(Exit.NO if any(not one.is_empty for one in plans) else Exit.DONE)
+
+
+async def _plans(settings: "Settings", target: str | None) -> "list[TargetPlan]":
+    from dnsupdate.overview import Overview
+
+    async with dnswork.opened(settings) as store:
+        overview = Overview(settings, store)
+        return [
+            await overview.plan(name) for name in _targets(settings, target) if settings.targets[name].kind != "files"
+        ]
+
+
+def _targets(settings: "Settings", target: str | None) -> list[str]:
+    if target is not None and target not in settings.targets:
+        raise CommandError(f"there is no target {target}", why="known: " + ", ".join(settings.targets), code=Exit.USAGE)
+    return [target] if target is not None else list(settings.targets)
+
+
+def _primaries(settings: "Settings", target: str | None) -> list[str]:
+    return [name for name in _targets(settings, target) if settings.targets[name].kind != "files"]
+
+
+def _print_plans(plans: "list[TargetPlan]") -> None:
+    from dnsupdate.overview import plan_lines
+
+    for one in plans:
+        typer.echo("\n".join(plan_lines(one)))
+
+
+def _scripts(settings: "Settings", plans: "list[TargetPlan]") -> str:
+    from dnsupdate.plan import Policy
+    from dnsupdate.update import nsupdate_script, unfenced
+
+    scripts = []
+    for one in plans:
+        target = settings.targets[one.target]
+        policy = Policy(settings.owner_id, target.ownership, target.conflict)
+        zones = one.plan.zones().items()
+        updates = [unfenced(zone, changes, policy, target.marker_ttl) for zone, changes in zones]
+        if updates:
+            scripts.append(nsupdate_script(updates, server=target.servers[0], port=target.port))
+    return "".join(scripts)
+
+
+def apply(
+    config: lookup.ConfigOption = None,
+    yes: YesOption = False,
+    force: ForceOption = False,
+    designated: DesignatedOption = False,
+    timeout: TimeoutOption = "60s",
+) -> None:
+    """Show what would be changed, ask, and send it."""
+    settings = dnsconfig.settings(config)
+    plans = dnswork.run(_plans(settings, None))
+    _print_plans(plans)
+    if not yes:
+        _confirm()
+    _send(settings, force=force, designated=designated, timeout_s=_seconds(timeout))
+
+
+def _confirm() -> None:
+    import sys
+
+    if not sys.stdin.isatty():
+        raise CommandError("not confirmed", why="nobody can be asked here", hint="--yes", code=Exit.REFUSED)
+    if not typer.confirm("Send this?", default=False, err=True):
+        raise CommandError("not confirmed", code=Exit.REFUSED)
+
+
+def sync(
+    config: lookup.ConfigOption = None,
+    force: ForceOption = False,
+    designated: DesignatedOption = False,
+    timeout: TimeoutOption = "60s",
+) -> None:
+    """Send what is waiting and compare the zones, once, without asking."""
+    _send(dnsconfig.settings(config), force=force, designated=designated, timeout_s=_seconds(timeout))
+
+
+def _send(settings: "Settings", *, force: bool, designated: bool, timeout_s: float) -> None:
+    done, left, held = dnswork.run(_sent(settings, force=force, designated=designated, timeout_s=timeout_s))
+    for text in left:
+        typer.echo(text, err=True)
+    if not done:
+        raise CommandError(f"not done after {timeout_s:g} s", hint="arv-balance dns show", code=Exit.DEADLINE)
+    if held:
+        names = ", ".join(f"{target}: {count} hosts" for target, count in held.items())
+        raise CommandError(f"deletions are held ({names})", hint="arv-balance dns release", code=Exit.REFUSED)
+    raise typer.Exit(Exit.NO if left else Exit.DONE)
+
+
+async def _sent(
+    settings: "Settings", *, force: bool, designated: bool, timeout_s: float
+) -> tuple[bool, list[str], dict[str, int]]:
+    from dnsupdate.overview import Overview
+
+    async with dnswork.opened(settings) as store:
+        overview = Overview(settings, store)
+        if force:
+            await overview.release(None)
+        done = await dnswork.until_done(settings, store, designated=designated, timeout_s=timeout_s)
+        if force and await overview.release(None):
+            done = await dnswork.until_done(settings, store, designated=designated, timeout_s=timeout_s)
+        rows = [row for row in await overview.states() if row["state"] not in ("published", "held")]
+        left = [f"{row['hostname']} at {row['target']}: {row['state']}: {row['last_error'] or ''}" for row in rows]
+        return done, left, await overview.held()
+
+
+def run(config: lookup.ConfigOption = None, designated: DesignatedOption = False) -> None:
+    """Send for ever: all targets, the hook's spool, and the followed nodes if `dns.follow` is set."""
+    dnswork.run(dnswork.daemon(dnsconfig.settings(config), designated=designated))
+
+
+def show(
+    hosts: Annotated[list[str] | None, typer.Argument(metavar="HOST", help="Host names or uuids.")] = None,
+    config: lookup.ConfigOption = None,
+    as_json: JsonOption = False,
+    events: Annotated[int, typer.Option("--events", metavar="N", help="Show the last N events too.")] = 0,
+) -> None:
+    """Show targets and the state of hosts."""
+    found = dnswork.run(_shown(dnsconfig.settings(config), hosts or None, events))
+    if as_json:
+        typer.echo(json.dumps({"schema": "arv-balance/dns-status/v1", **found}, default=str))
+        return
+    for row in found["targets"]:
+        holder = f"{row['holder']} sends, epoch {row['epoch']}" if row["is_held"] else "nobody sends"
+        counts = ", ".join(f"{row[kind]} {kind}" for kind in ("pending", "conflict", "failed", "held") if row[kind])
+        typer.echo(f"target {row['target']}: {holder}; {row['records']} records" + (f"; {counts}" if counts else ""))
+        error = row["server_state"].get("error")
+        if error:
+            typer.echo(f"  ✗ {error['text']}")
+    for row in found["hosts"]:
+        text = f": {row['last_error']}" if row["last_error"] else ""
+        typer.echo(f"{row['hostname'] or row['node_uuid']:<24} {row['target']:<12} {row['state']}{text}")
+    for row in found["events"]:
+        typer.echo(f"{row['at']:%Y-%m-%d %H:%M:%S}  {row['target']}  {row['kind']}: {row['text']}")
+
+
+async def _shown(settings: "Settings", hosts: list[str] | None, events: int) -> dict[str, Any]:
+    from dnsupdate.overview import Overview
+
+    async with dnswork.opened(settings) as store:
+        overview = Overview(settings, store)
+        states = await overview.states(hosts)
+        if hosts and not states:
+            raise CommandError(f"no host {', '.join(hosts)}", hint="arv-balance dns show")
+        newest = await overview.events(limit=events) if events else []
+        return {"targets": await overview.targets(), "hosts": states, "events": newest}
+
+
+def trace(
+    host: Annotated[str, typer.Argument(metavar="HOST", help="Host name or uuid.")],
+    config: lookup.ConfigOption = None,
+    as_json: JsonOption = False,
+) -> None:
+    """Follow one host from its ping over the message to what each name server says."""
+    from dnsupdate.tracing import lines
+
+    settings = dnsconfig.settings(config)
+    found = dnswork.run(_traced(settings, host))
+    if found is None:
+        raise CommandError(f"no host {host}", hint="arv-balance dns show")
+    if as_json:
+        typer.echo(json.dumps({"schema": "arv-balance/dns-trace/v1", **found}, default=str))
+    else:
+        typer.echo("\n".join(lines(found)))
+
+
+async def _traced(settings: "Settings", host: str) -> dict[str, Any] | None:
+    import asyncio
+
+    from dnsupdate.service import read_files
+    from dnsupdate.tracing import trace as follow_it
+
+    secrets = await asyncio.to_thread(read_files, settings)
+    async with dnswork.opened(settings) as store:
+        return await follow_it(settings, secrets, store, host)
+
+
+def probe(
+    config: lookup.ConfigOption = None,
+    target: TargetOption = None,
+    write: Annotated[bool, typer.Option("--write", help="Make and remove one name in each forward zone.")] = False,
+    as_json: JsonOption = False,
+) -> None:
+    """Ask the servers whether key, clock, zones and rights are in order."""
+    _examine(dnsconfig.settings(config), target, write=write, as_json=as_json, snippets=False)
+
+
+def doctor(
+    config: lookup.ConfigOption = None,
+    target: TargetOption = None,
+    write: Annotated[bool, typer.Option("--write", help="Make and remove one name in each forward zone.")] = False,
+    as_json: JsonOption = False,
+    snippets: Annotated[bool, typer.Option("--snippets", help="Print server configuration in any case.")] = False,
+) -> None:
+    """The same as test, and the configuration that mends what is wrong."""
+    _examine(dnsconfig.settings(config), target, write=write, as_json=as_json, snippets=snippets, mend=True)
+
+
+_SIGNS = {"ok": "✓", "warning": "▲", "error": "✗"}
+
+
+def _examine(
+    settings: "Settings", target: str | None, *, write: bool, as_json: bool, snippets: bool, mend: bool = False
+) -> None:
+    from dataclasses import asdict
+
+    from dnsupdate import doctor as medicine
+
+    names = _primaries(settings, target)
+    found = {name: dnswork.run(_findings(settings, name, write=write)) for name in names}
+    if as_json:
+        shown = {name: [asdict(one) for one in findings] for name, findings in found.items()}
+        typer.echo(json.dumps({"schema": "arv-balance/dns-test/v1", "targets": shown}))
+    else:
+        for name, findings in found.items():
+            typer.echo(f"target {name}")
+            for one in findings:
+                typer.echo(f"  {_SIGNS[one.level]} {one.subject}: {one.text}")
+                if one.hint:
+                    typer.echo(f"      → {one.hint}")
+            if snippets or (mend and medicine.needs_snippet(findings)):
+                _print_snippets(settings, name)
+    is_bad = any(one.level == "error" for findings in found.values() for one in findings)
+    raise typer.Exit(Exit.NO if is_bad else Exit.DONE)
+
+
+def _print_snippets(settings: "Settings", name: str) -> None:
+    from dnsupdate import doctor as medicine
+    from dnsupdate.service import read_keys
+
+    zones = tuple(zone.name for zone in settings.zones_of(name))
+    for server, text in medicine.snippets(read_keys(settings)[name].update, zones).items():
+        typer.echo(f"\n--- {server}\n{text}")
+
+
+async def _findings(settings: "Settings", name: str, *, write: bool) -> "list[Finding]":
+    import asyncio
+
+    from dnsupdate.doctor import Doctor
+    from dnsupdate.service import peers, read_keys, wall_clock
+
+    keys = (await asyncio.to_thread(read_keys, settings))[name]
+    target = settings.targets[name]
+    return await Doctor(
+        name,
+        settings,
+        peers=peers(target, keys.update),
+        transfer_peers=peers(target, keys.transfer),
+        wall=wall_clock,
+        clock=asyncio.get_running_loop().time,
+    ).examine(write=write)
+
+
+def adopt(
+    names: Annotated[list[str], typer.Argument(metavar="NAME", help="Host names, or full record names.")],
+    config: lookup.ConfigOption = None,
+    target: TargetOption = None,
+) -> None:
+    """Take over records that are in the way of ours."""
+    from dnsupdate.overview import Overview
+
+    settings = dnsconfig.settings(config)
+
+    async def work() -> list[tuple[str, str]]:
+        async with dnswork.opened(settings) as store:
+            return await Overview(settings, store).adopt(names, target)
+
+    taken = dnswork.run(work())
+    for _, name in taken:
+        typer.echo(f"will take over {name}")
+    if not taken:
+        raise CommandError("no host waits for such a name", hint="arv-balance dns plan")
+
+
+def release(
+    target: Annotated[str | None, typer.Argument(metavar="TARGET", help="Default: all targets.")] = None,
+    hosts: Annotated[list[str] | None, typer.Argument(metavar="HOST", help="Default: all that are held.")] = None,
+    config: lookup.ConfigOption = None,
+) -> None:
+    """Let deletions go that the brake holds back."""
+    from dnsupdate.overview import Overview
+
+    settings = dnsconfig.settings(config)
+    _targets(settings, target)
+
+    async def work() -> list[str]:
+        async with dnswork.opened(settings) as store:
+            return await Overview(settings, store).release(target, hosts)
+
+    typer.echo(f"released {len(dnswork.run(work()))} hosts")
+
+
+def import_(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Directory with files of the classic strategy.")],
+    config: lookup.ConfigOption = None,
+    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
+) -> None:
+    """Take hosts over from files that the classic strategy wrote."""
+    from dnsupdate.errors import BadNameError
+    from dnsupdate.snippets import parse
+
+    settings = dnsconfig.settings(config)
+    found, bad = [], 0
+    for path in sorted(folder.glob("*.conf")):
+        try:
+            found.append(parse(path.name, path.read_text(encoding="utf-8", errors="replace"), settings.rules))
+        except BadNameError as exc:
+            bad += 1
+            typer.echo(f"left out: {exc}", err=True)
+    for one in found:
+        typer.echo(f"{one.hostname:<24} {', '.join(one.ips) or 'unused'}")
+    if not dry_run:
+        typer.echo(f"{dnswork.run(_imported(settings, found))} of {len(found)} hosts are new or changed", err=True)
+    raise typer.Exit(Exit.NO if bad else Exit.DONE)
+
+
+async def _imported(settings: "Settings", found: list[Any]) -> int:
+    from dnsupdate.enqueue import enqueue
+    from dnsupdate.host import Host
+
+    hosts = [Host(uuid=f"hook:{one.hostname}", hostname=one.hostname, ips=one.ips) for one in found]
+    async with dnswork.opened(settings) as store, store.connection() as connection, connection.transaction():
+        return len(await enqueue(connection, *hosts, rules=settings.rules))
+
+
+def hook(
+    hostname: Annotated[str, typer.Option("--hostname", metavar="NAME", help="Host name.")],
+    ip: Annotated[str | None, typer.Option("--ip", metavar="ADDRESS", help="Its address; none: it has none.")] = None,
+    uuid: Annotated[str, typer.Option("--uuid", help="The node's uuid, if known.")] = "",
+    domain: Annotated[str, typer.Option("--domain", help="Its domain.")] = "",
+    config: lookup.ConfigOption = None,
+    timeout: TimeoutOption = "3s",
+) -> None:
+    """Tell of one host, as the update command of an unmodified API server; kept here if the database is away."""
+    from dnsupdate.snippets import UNUSED
+    from dnsupdate.spool import Entry
+
+    settings = dnsconfig.settings(config)
+    address = None if ip in (None, "", UNUSED, *settings.rules.placeholders) else ip
+    made = dnswork.hooked(settings, lambda at: Entry(hostname, address, at, uuid, domain), timeout_s=_seconds(timeout))
+    typer.echo(dnswork.run(made), err=True)
+
+
+def follow(
+    config: lookup.ConfigOption = None,
+    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
+) -> None:
+    """Follow the nodes of unmodified API servers (`dns.follow`); sends nothing itself."""
+    settings = dnsconfig.settings(config)
+
+    async def work() -> int:
+        async with dnswork.opened(settings) as store:
+            return await dnswork.following(settings, store, once=once)
+
+    typer.echo(f"{dnswork.run(work())} hosts changed", err=True)
+
+
+def authority(
+    config: lookup.ConfigOption = None,
+    target: TargetOption = None,
+    bind: Annotated[str, typer.Option("--bind", metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
+) -> None:
+    """Serve the zones of a target of kind builtin; senders fill them."""
+    from dnsupdate.authority import Authority
+    from dnsupdate.service import read_keys, wall_clock
+    from dnsupdate.zone import Zone
+
+    settings = dnsconfig.settings(config)
+    names = [name for name in _targets(settings, target) if settings.targets[name].kind == "builtin"]
+    if not names:
+        raise CommandError("no target of kind builtin", code=Exit.CONFIG)
+    pairs = [both for name, both in read_keys(settings).items() if name in names]
+    keys = {key.name: key for both in pairs for key in (both.update, both.transfer) if key is not None}
+    zones = [Zone(zone.name) for zone in settings.zones_of(names[0])]
+    server = Authority(zones, keys.values(), clock=wall_clock)
+
+    async def work(_: Any) -> None:
+        import asyncio
+
+        async with server.serve(bind, settings.targets[names[0]].port) as port:
+            typer.echo(f"serving {', '.join(str(zone.origin) for zone in zones)} on {bind} port {port}", err=True)
+            await asyncio.Event().wait()
+
+    dnswork.run(dnswork.stopped_by_signal(work))
+
+
+def _seconds(text: str) -> float:
+    from balancer.durations import parse
+
+    try:
+        return parse(text)
+    except ValueError as exc:
+        raise CommandError(str(exc), code=Exit.USAGE) from exc
+
+
+_COMMANDS = (
+    ("plan", plan, "Exit codes: 0 nothing to do, 1 changes. Example: arv-balance dns plan --nsupdate"),
+    ("diff", plan, "The same as plan."),
+    ("apply", apply, "Exit codes: 0 done, 1 something is left, 5 not in time, 6 held or not confirmed."),
+    ("sync", sync, "For cron. Exit codes: as apply."),
+    ("run", run, "Stop it with SIGTERM; another process takes over at once."),
+    ("show", show, "Examples: arv-balance dns show · arv-balance dns show compute7 --events 20"),
+    ("trace", trace, "Example: arv-balance dns trace compute7"),
+    ("test", probe, "Changes nothing without --write. Exit codes: 0 all well, 1 something is wrong."),
+    ("doctor", doctor, "Exit codes: 0 all well, 1 something is wrong."),
+    ("adopt", adopt, "Example: arv-balance dns adopt compute4"),
+    ("release", release, "Example: arv-balance dns release main"),
+    ("import", import_, "Example: arv-balance dns import /etc/unbound/conf.d --dry-run"),
+    ("hook", hook, "As update command: arv-balance dns hook --hostname %{hostname} --ip %{ip_address}"),
+    ("follow", follow, "Example: arv-balance dns follow --once"),
+    ("authority", authority, "Serves the zones of a target of kind builtin, from memory."),
+)

@@ -1,0 +1,75 @@
+"""The `dns:` section of the configuration file, for the commands of `arv-balance dns`."""
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from balancer.cli import lookup
+from balancer.cli.exits import CommandError, Exit
+
+if TYPE_CHECKING:
+    from balancer.config.errors import Fault
+    from balancer.config.loader import Document
+    from dnsupdate.settings import Settings
+
+
+def settings(config: Path | None) -> "Settings":
+    """Return the checked `dns:` section; the rest of the file may be missing or wrong.
+
+    Raises:
+        CommandError: there is no file, no section, or it is not valid; all faults with their places.
+    """
+    from balancer.config.loader import parse
+
+    path = lookup.find(config)
+    try:
+        text = path.read_bytes().decode("utf-8-sig")
+    except (OSError, UnicodeDecodeError) as exc:
+        raise CommandError(f"cannot read {path}", why=str(exc), code=Exit.CONFIG) from exc
+    document = parse(text, str(path), os.environ)
+    if document.faults:
+        raise CommandError(_text(list(document.faults), document), code=Exit.CONFIG)
+    data = document.data if isinstance(document.data, dict) else {}
+    if not isinstance(data.get("dns"), dict):
+        raise CommandError(f"{path} has no dns: section", hint="docs/dns.md has one to start with", code=Exit.CONFIG)
+    found, faults = checked(data["dns"], document, data.get("cluster"))
+    if found is None:
+        raise CommandError(_text(faults, document), code=Exit.CONFIG)
+    return found
+
+
+def checked(section: Any, document: "Document", cluster: object) -> "tuple[Settings | None, list[Fault]]":
+    """Return the settings, or None and what is wrong with them."""
+    from balancer.config.errors import Fault, Span
+    from dnsupdate.errors import SettingsError
+    from dnsupdate.settings import load
+
+    places: dict[tuple[str | int, ...], tuple[int, int]] = {}
+    for spans, mark in ((document.spans, ()), (document.keys, ("@key",))):
+        for loc, span in spans.items():
+            if loc[:1] == ("dns",):
+                places[(*loc[1:], *mark)] = (span.line, span.column)
+    try:
+        return load(section, places, owner=str(cluster) if cluster else None), []
+    except SettingsError as exc:
+        return None, [
+            Fault(
+                ("dns", *fault.path),
+                fault.message,
+                fault.hint,
+                span=Span(fault.line, fault.column, fault.column + 1) if fault.line else None,
+            )
+            for fault in exc.faults
+        ]
+
+
+def _text(faults: "list[Fault]", document: "Document") -> str:
+    from balancer.config import masking
+    from balancer.config.errors import as_text
+    from balancer.config.schema import Config
+
+    class Masked:
+        path = document.path
+        lines = masking.masked_lines(document, Config.model_fields)
+
+    return as_text(faults, Masked())
