@@ -11,6 +11,7 @@ from balancer.control.board import Board
 from balancer.control.events import EventLog
 from balancer.control.intents import Intent, Kind, intent_document
 from balancer.control.site import Site
+from balancer.core.parking import forecast
 from balancer.errors import BalanceError, RefusedError
 from balancer.observe.counts import Trend
 
@@ -109,7 +110,7 @@ class Pauses:
             "busy": self._board.total(sb.W_BUSY),
             "tunnels": self._board.total(sb.W_TUNNELS),
             "parked": parked,
-            "forecast": forecast(self._trend.cluster().per_s, park.timeout_s, parked, park.max),
+            "forecast": str(forecast(self._trend.cluster().per_s, park.timeout_s, park.max, parked)),
         }
 
     async def _give_up(self, who: str, wait_s: float) -> PauseTimeoutError:
@@ -123,12 +124,3 @@ class Pauses:
 
     def _event(self, kind: str, text: str, who: str, reason: str) -> None:
         self._events.add(kind, text, actor=who, reason=reason)
-
-
-def forecast(per_s: float, timeout_s: float, parked: int, cap: int) -> str:
-    """Return what a pause will come to: `at 14 req/s, 120 s holds 1680; cap 5000`."""
-    held = parked + math.ceil(per_s * timeout_s)
-    text = f"at {per_s:.0f} req/s, {timeout_s:g} s holds {held}; cap {cap}"
-    if per_s <= 0 or held <= cap:
-        return text
-    return f"{text}, reached after {max(0, cap - parked) / per_s:.0f} s: then requests get 503"

@@ -12,7 +12,6 @@ from enum import StrEnum
 
 from balancer.model import Park
 
-CLIENT_SHARE = 0.2  # of `park.max`, for one client address, unless configured
 BURST_S = 0.05  # the bucket holds what this much time earns: enough to hide timer slack, too little to be a herd
 MICRO = 1_000_000
 RETRY_AFTER_MIN_S = 1
@@ -45,11 +44,6 @@ class Parked:
     by_client: int = 0
 
 
-def default_per_client(park_max: int) -> int:
-    """Return the cap for one client address when none is configured: a fifth of all places, at least one."""
-    return max(1, int(park_max * CLIENT_SHARE))
-
-
 def admit(park: Park, now: Parked, request_bytes: int, *, client_trusted: bool) -> Refusal | None:
     """Return None when one more request may wait, else why not.
 
@@ -80,8 +74,8 @@ class Forecast:
         return self.full_in_s is None
 
     def __str__(self) -> str:
-        text = f"at {self.rate_per_s:g} req/s, {self.pause_s:g} s holds {self.holds}; cap {self.cap}"
-        return text if self.full_in_s is None else f"{text}, reached after {self.full_in_s:.0f} s"
+        text = f"at {self.rate_per_s:.0f} req/s, {self.pause_s:g} s holds {self.holds}; cap {self.cap}"
+        return text if self.fits else f"{text}, reached after {self.full_in_s:.0f} s: then requests get 503"
 
 
 def forecast(rate_per_s: float, pause_s: float, cap: int, parked: int = 0) -> Forecast:
@@ -142,12 +136,15 @@ def _capacity_micro(rate_per_s: float) -> int:
     return max(MICRO, int(rate_per_s * BURST_S * MICRO))
 
 
-def may_release(own_head: int, heads: Iterable[tuple[int, int]], now_ns: int) -> bool:
-    """Whether a worker may release its oldest parked request: only when no live worker holds an older one.
+def older_head(own_head: int, heads: Iterable[tuple[int, int, int]], now_ns: int) -> int | None:
+    """Return the worker whose oldest waiting request goes before this one's, or None: this one may be released.
 
     Args:
-        own_head: ticket of the worker's oldest.
-        heads: (ticket of the oldest or 0 for none, heartbeat) of every worker; the own one may be among them.
+        own_head: ticket of the asking worker's oldest.
+        heads: (worker, ticket of its oldest or 0 for none, its heartbeat) of the others.
         now_ns: monotonic. A worker that has not beaten for 2 s is passed over: it would hold up everybody.
     """
-    return all(not 0 < head < own_head or now_ns - beat_ns > BEAT_STALE_NS for head, beat_ns in heads)
+    for worker, head, beat_ns in heads:
+        if 0 < head < own_head and now_ns - beat_ns < BEAT_STALE_NS:
+            return worker
+    return None

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from balancer.net.plane import Plane
 
 LOOK_NS = 20_000_000  # a waiting head is looked at this often, besides wake-ups
+HELD_NS = 1_000_000  # the bucket is asked again after this at the earliest
 YIELD_NS = 5_000_000  # a worker with an older waiter elsewhere lets that one go first for this long
 
 
@@ -84,13 +85,10 @@ class Line:
 
     def older_elsewhere(self, ticket: int) -> int | None:
         """Return the slot of another live worker whose head is older than `ticket`."""
-        cells, now = self.plane.cells, self.plane.reactor.now
-        for slot in range(self.plane.claims.rows):
-            row = WORKERS + slot * ROW_CELLS
-            head = cells[row + self._head_cell]
-            if slot != self.plane.slot and 0 < head < ticket and now - cells[row + W_BEAT_NS] < parking.BEAT_STALE_NS:
-                return slot
-        return None
+        cells, head = self.plane.cells, self._head_cell
+        rows = ((slot, WORKERS + slot * ROW_CELLS) for slot in range(self.plane.claims.rows) if slot != self.plane.slot)
+        heads = ((slot, cells[row + head], cells[row + W_BEAT_NS]) for slot, row in rows)
+        return parking.older_head(ticket, heads, self.plane.reactor.now)
 
     def resume(self, exchange: "Exchange") -> None:
         """Let an exchange go on to choose a node."""
@@ -230,8 +228,9 @@ class ParkingLot(Line):
                 plane.claims.wake(older)
                 plane.reactor.want_turn(2_000_000)
                 return
-            if not self._token():
-                plane.reactor.want_turn(5_000_000)
+            wait_ns = self._token()
+            if wait_ns:
+                plane.reactor.want_turn(wait_ns)
                 return
             self.resume(exchange)
         if self.exchanges:
@@ -248,21 +247,21 @@ class ParkingLot(Line):
             passed.clear()
         return self.plane.reactor.now - first_seen < 200_000_000
 
-    def _token(self) -> bool:
-        """Take a token of the bucket that all workers share. Held by another: not now."""
+    def _token(self) -> int:
+        """Take a token of the bucket that all workers share; return 0, or nanoseconds until there may be one."""
         plane = self.plane
         rate = plane.site.snapshot.park.release_per_s
         if rate <= 0:
-            return True
+            return 0
         fd, cells = plane.board.fd, plane.cells
         try:
             fcntl.lockf(fd, fcntl.LOCK_EX | fcntl.LOCK_NB, 1, LOCK_RELEASE, os.SEEK_SET)
-        except OSError:
-            return False
+        except OSError:  # another worker has it
+            return HELD_NS
         try:
             bucket = parking.Bucket(cells[H_RELEASE_TOKENS_MICRO], cells[H_RELEASE_AT_NS])
             granted, bucket = parking.take(bucket, plane.reactor.now, rate)
             cells[H_RELEASE_TOKENS_MICRO], cells[H_RELEASE_AT_NS] = bucket.tokens_micro, bucket.at_ns
         finally:
             fcntl.lockf(fd, fcntl.LOCK_UN, 1, LOCK_RELEASE, os.SEEK_SET)
-        return granted > 0
+        return 0 if granted else max(HELD_NS, parking.next_token_ns(bucket, rate))

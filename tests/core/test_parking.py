@@ -12,10 +12,9 @@ from balancer.core.parking import (
     Refusal,
     Why,
     admit,
-    default_per_client,
     forecast,
-    may_release,
     next_token_ns,
+    older_head,
     refill,
     retry_after_s,
     take,
@@ -45,9 +44,7 @@ def test_caps_are_exact_and_a_trusted_proxy_has_no_share(
     assert admit(PARK, now, size, client_trusted=trusted) is refusal
 
 
-def test_one_client_gets_a_fifth_of_the_places() -> None:
-    assert default_per_client(5000) == 1000
-    assert default_per_client(3) == 1
+def test_without_a_cap_one_client_may_fill_all_places() -> None:
     assert admit(Park(max_per_client=0), Parked(100, 0, by_client=100), 1, client_trusted=False) is None
 
 
@@ -57,7 +54,7 @@ def test_a_forecast_says_whether_the_pause_fits() -> None:
     assert str(good) == "at 14 req/s, 120 s holds 1680; cap 5000"
     full = forecast(100, 120, 5000, parked=1000)
     assert (full.holds, full.full_in_s) == (13000, 40.0)
-    assert str(full).endswith("cap 5000, reached after 40 s")
+    assert str(full).endswith("cap 5000, reached after 40 s: then requests get 503")
     assert forecast(0, 10, 5, parked=6).full_in_s == 0.0
 
 
@@ -113,9 +110,9 @@ def test_a_bucket_loses_no_token_to_a_clock_read_earlier_than_the_last() -> None
 
 def test_only_the_oldest_of_live_workers_goes() -> None:
     now = 10 * SECOND
-    assert may_release(5, [(5, now), (9, now), (0, now)], now)
-    assert not may_release(9, [(5, now), (9, now)], now)
-    assert may_release(9, [(5, now - 3 * SECOND), (9, now)], now)  # a stuck worker holds nobody up
+    assert older_head(5, [(1, 9, now), (2, 0, now)], now) is None
+    assert older_head(9, [(1, 5, now), (2, 11, now)], now) == 1
+    assert older_head(9, [(1, 5, now - 2 * SECOND), (2, 11, now)], now) is None  # a stuck worker holds nobody up
 
 
 @pytest.mark.parametrize("workers", [1, 2, 4])
