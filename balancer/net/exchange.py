@@ -11,7 +11,7 @@ from balancer.core.message import ResponseHead
 from balancer.core.retry import FRESH_IDLE_S, IDEMPOTENT, FailedAttempt, Failure, RetryKind, decide
 from balancer.model import Outcome
 from balancer.net.nodes import NodeState
-from balancer.net.upstream import Upstream
+from balancer.net.upstream import HEAD, Upstream
 from balancer.scoreboard import (
     N_PROTOCOL,
     N_REFUSED,
@@ -36,7 +36,6 @@ if TYPE_CHECKING:
 
 HELD_BODY_BYTES = 64 << 10  # of a request body, kept so that an idempotent request can be repeated
 FRESH_IDLE_NS = int(FRESH_IDLE_S * 1e9)
-_CHECKED = sys.flags.dev_mode
 _WAITING, _DONE = State.WAITING, State.DONE  # a member looked up in its enum costs 90 ns
 BACKOFF_S, BACKOFF_MAX_S = 0.025, 0.25
 
@@ -93,7 +92,7 @@ class Exchange:
     method: bytes
     path: bytes
     host: bytes
-    agent: bytes
+    agent = b""
     request_id: bytes
     head: bytes  # for the node, whole
     started_at: int
@@ -137,6 +136,7 @@ class Exchange:
     # --- the answer
     status = 0
     first_byte_at = 0
+    done_at = 0  # the node's part was over
     response_head = b""
     response_bytes = 0
     chunk_out = False
@@ -155,16 +155,28 @@ class Exchange:
         if site.pause_until and target.park and now < site.pause_until:
             worker.lot.park(self, "paused")
             return
-        waiting = worker.queue
-        if waiting.exchanges and not self.ticket:
-            waiting.enqueue(self)
+        if worker.waiting and worker.queue.exchanges and not self.ticket:
+            worker.queue.enqueue(self)
             return
-        node = site.choose(target, self.tried, self.key, now)
-        if node is None or not worker.claims.take(node):
+        chooser = target.chooser
+        if chooser is None or now >= chooser.refresh_at_ns:
+            node = site.choose(target, self.tried, self.key, now)
+        else:
+            slot = chooser.choose(self.tried, self.key, random.random)
+            node = None if slot is None else site.nodes[slot]
+        if node is None:
             self._cannot_go()
             return
-        for chooser in node.choosers:
-            chooser.claimed(node.slot)
+        if node.node.capacity:
+            if not worker.claims.take(node):
+                self._cannot_go()
+                return
+        else:  # `Claims.take` by hand
+            cells = node.cells
+            cells[node.in_flight] += 1
+            cells[worker.claims.busy] += 1
+        for told in node.choosers:
+            told.claimed(node.slot)
         self.node = node
         self.chosen_at = now
         pool = node.pool
@@ -172,7 +184,18 @@ class Exchange:
             connection = pool.pop()  # the rule is retry.may_use_kept_connection
             node.reuses += 1
             self.connected_at = now
-            self.connected(connection)
+            if self.body or self.body_open or self.held_body is not None:
+                self.connected(connection)
+                return
+            # `connected` and `Upstream.begin` by hand for a request without a body.
+            self.state = _WAITING
+            self.upstream = connection
+            client = self.client
+            client.deadline = now + target.response_ns
+            connection.exchange = self
+            connection.phase = HEAD
+            connection.out = self.head
+            client.reactor.sends.append(connection)
             return
         self._connect(node)
 
@@ -326,6 +349,7 @@ class Exchange:
             node.ok_attempts += 1
         else:
             node.count_answer(status)
+        self.done_at = now
         node.durations.append(now - self.chosen_at)
         node.first_bytes.append(self.first_byte_at - self.chosen_at)
         if upstream.reusable and not self.body_open and not upstream.out and node.pool_open:
@@ -442,7 +466,7 @@ class Exchange:
 
     def _again(self, delay_ns: int) -> None:
         """Make another attempt, after a moment. Nothing of the failed one is left."""
-        self.status = self.first_byte_at = self.connected_at = self.sent_bytes = 0
+        self.status = self.first_byte_at = self.connected_at = self.sent_bytes = self.done_at = 0
         self.response_head = b""
         self.response_bytes = 0
         self.chunk_out = False
@@ -523,9 +547,7 @@ class Exchange:
         self.client.worker.exchange_ended(self)
 
     def move(self, state: State) -> None:
-        """Go to another state. With -X dev the step is looked up in the table."""
-        if _CHECKED:
-            assert state is self.state or may_follow(self.state, state), (self.state, state)
+        """Go to another state."""
         self.state = state
 
     def expired(self) -> None:
@@ -554,6 +576,24 @@ class Exchange:
                 self.client.reset()
             case _:
                 self.client.deadline = self.client.reactor.now + self.site.connect_ns
+
+
+class CheckedExchange(Exchange):
+    """With `-X dev`, in all tests: every transition must be in the table of `core.exchange`."""
+
+    def __setattr__(self, name: str, value: object) -> None:
+        """Set an attribute."""
+        if (
+            name == "state"
+            and isinstance(value, State)
+            and value is not self.state
+            and not may_follow(self.state, value)
+        ):
+            raise RuntimeError(f"an exchange went from {self.state.name} to {value.name}")
+        super().__setattr__(name, value)
+
+
+make_exchange = CheckedExchange if sys.flags.dev_mode else Exchange
 
 
 def own_answer(exchange: Exchange, status: int, cause: Cause, text: str, retry_after_s: int | None) -> bytes:

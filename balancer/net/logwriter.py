@@ -9,7 +9,7 @@ from pathlib import Path
 
 logger = logging.getLogger(__name__)
 
-BUFFER_LINES = 8192
+BUFFER_BYTES = 4 << 20
 BATCH_BYTES = 4096  # PIPE_BUF: a write up to this is whole or not at all, so workers' lines never mix in a pipe
 FILE_BATCH_BYTES = 64 << 10  # O_APPEND writes to a file are whole at any size
 DELAY_NS = 20_000_000
@@ -19,11 +19,12 @@ FULL_WAIT_NS = 50_000_000
 class LogWriter:
     """Owns a description of the log of its own, so that it can be non-blocking without anybody else noticing."""
 
-    __slots__ = ("_batch", "_dropped", "_fd", "_path", "_rest", "_sock", "_written", "_written_at", "lines")
+    __slots__ = ("_batch", "_dropped", "_fd", "_path", "_rest", "_size", "_sock", "_written", "_written_at", "lines")
 
     def __init__(self, fd: int) -> None:
         """Write to what `fd` is open on; `fd` itself stays the caller's."""
         self.lines: list[bytes] = []
+        self._size = 0  # bytes in `lines`
         self._rest = b""  # of a batch that went in part
         self._dropped = self._written = self._written_at = 0
         self._path = "-"
@@ -72,9 +73,10 @@ class LogWriter:
 
     def add(self, line: bytes) -> None:
         """Take a line, or drop it when the reader is too slow."""
-        lines = self.lines
-        if len(lines) < BUFFER_LINES:
-            lines.append(line)
+        size = self._size + len(line)
+        if size <= BUFFER_BYTES:
+            self._size = size
+            self.lines.append(line)
         else:
             self._dropped += 1
 
@@ -100,16 +102,18 @@ class LogWriter:
                     break
                 taken += 1
             data = b"".join(self.lines[:taken])
+            self._size -= len(data)
+            del self.lines[:taken]
         try:
             sent = self._send(data)
         except BlockingIOError:
+            self._rest = data
+            self._written += taken
             return False
         except OSError:  # nobody reads any more: a full disk, a closed pipe
             self._dropped += taken
-            del self.lines[:taken]
             self._rest = b""
             return True
-        del self.lines[:taken]
         self._written += taken
         self._rest = data[sent:]
         return not self._rest

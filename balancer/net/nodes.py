@@ -17,6 +17,7 @@ from balancer.scoreboard import (
     N_DURATION,
     N_FIRST_BYTE,
     N_IDLE,
+    N_IN_FLIGHT,
     N_REUSES,
     control_cell,
     node_cell,
@@ -60,6 +61,7 @@ class NodeState:
         "ejected_until",
         "family",
         "first_bytes",
+        "in_flight",
         "name",
         "node",
         "ok_attempts",
@@ -77,6 +79,7 @@ class NodeState:
         self.slot = node.slot
         self.cells = cells
         self.cell = node_cell(worker_slot, node.slot)  # first cell of this node in our row
+        self.in_flight = self.cell + N_IN_FLIGHT
         self.control = control_cell(node.slot)
         self.family, self.address = _address(node)
         self.tls: NodeContext | None = None

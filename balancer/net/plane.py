@@ -95,7 +95,7 @@ class Plane:
         self.tunnels_end_at = 0
         self.tell_event: Callable[[dict[str, Any]], None] = lambda _event: None
         self.accepted = 0
-        self._accepted_cell = self.row + W_ACCEPTED
+        self.accepted_cell = self.row + W_ACCEPTED
         self._answered_cell = self.row + W_OUT_NODE
         self._connections_cell = self.row + W_CONNECTIONS
         self._next_health = 0
@@ -110,11 +110,10 @@ class Plane:
 
     # --- the ledger ---------------------------------------------------------------------------------------------
 
-    def accept(self, exchange: Exchange) -> None:
+    def accept(self) -> None:
         """Book an exchange as accepted, before anything else is done with it."""
-        self.cells[self._accepted_cell] += 1
+        self.cells[self.accepted_cell] += 1
         self.accepted += 1
-        del exchange
 
     def exchange_ended(self, exchange: Exchange) -> None:
         """Book its outcome: tallies and log line first, the outcome last."""
@@ -125,12 +124,13 @@ class Plane:
         codes = gate.codes
         codes[key] = codes.get(key, 0) + 1
         gate.durations.append(duration)
-        if exchange.chosen_at and exchange.first_byte_at:
-            self._overheads.append(max(0, exchange.chosen_at - exchange.started_at - exchange.waited_ns))
         if exchange.waited_ns:
             self._queue_times.append(exchange.waited_ns)
         if exchange.attempts > 1 and exchange.status and exchange.cause is Cause.OK:
             self.count(W_RETRIES_RECOVERED)
+        if exchange.done_at:
+            # Time in the balancer itself: all but waiting in line and what the node took.
+            self._overheads.append(duration - exchange.waited_ns - exchange.done_at + exchange.chosen_at)
         self._request_bytes += exchange.request_bytes
         self._response_bytes += exchange.response_bytes
         if self.formatter is not None:
