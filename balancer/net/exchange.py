@@ -569,8 +569,9 @@ class Exchange:
                     self.upstream.close()
                 self.node_failed(Failure.TIMEOUT, "timeout")
             case State.STREAMING | State.ANSWERING:
+                upstream = self.upstream
+                stalled = bool(self.client.out) or (upstream is not None and upstream.holds_output)
                 self.abandon_node()
-                stalled = bool(self.client.out)
                 cause = Cause.CLIENT_STALLED if stalled else Cause.NODE_STALLED
                 self.end(NO_ANSWER[cause], cause)
                 self.client.reset()

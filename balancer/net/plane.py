@@ -16,6 +16,7 @@ from balancer.net.exchange import Exchange
 from balancer.net.listener import Acceptor, Gate
 from balancer.net.logwriter import LogWriter
 from balancer.net.nodes import NodeState, observe
+from balancer.net.pipes import Pipes
 from balancer.net.reactor import HEARTBEAT_NS, Reactor
 from balancer.net.site import Site
 from balancer.net.tls import ListenerContexts, TlsClient, node_context
@@ -78,6 +79,7 @@ class Plane:
         self.nodes: dict[int, NodeState] = {}
         self.clients: set[Downstream] = set()
         self.ids = RequestIds()
+        self.pipes = Pipes()
         self.clock = WallClock()
         self.log = LogWriter(log_fd)
         self.formatter: Formatter | None = None

@@ -1,0 +1,114 @@
+"""Long bodies go through the kernel's pipes, whole or cut like any other, and no pipe is lost on the way."""
+
+import hashlib
+import os
+import socket
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+import pytest
+
+from balancer.net.pipes import PIPE_BYTES, Pipes
+from balancer.scoreboard import W_OUT_CLIENT_LEFT, W_OUT_NODE, W_OUT_NODE_CUT
+from tests.support.client import Client, request
+from tests.support.upstream import Close, Request, Sleep, Step, Upstream, answer
+from tests.support.worker import Worker, running, snapshot_of, wait_until
+
+BODY = os.urandom(1 << 20) * 10
+
+
+def pipes_of(worker: Worker) -> int:
+    found = 0
+    for path in Path(f"/proc/{worker.process.pid}/fd").iterdir():
+        try:
+            found += path.readlink().name.startswith("pipe:")
+        except OSError:
+            continue
+    return found
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        lambda _request: answer(BODY),
+        lambda _request: [answer(b"", length=len(BODY)), Sleep(0.05), BODY[:7], Sleep(0.05), BODY[7:]],
+        lambda _request: [answer(BODY[: 1 << 19], length=len(BODY)), Sleep(0.05), BODY[1 << 19 :]],
+        lambda _request: [b"HTTP/1.1 200 OK\r\n\r\n" + BODY, Close()],
+    ],
+    ids=["at once", "head alone", "in two", "until close"],
+)
+@pytest.mark.parametrize("version", ["1.1", "1.0"])
+def test_a_long_body_arrives_whole_and_the_connections_go_on(
+    script: Callable[[Request], "list[Step] | bytes"], version: str
+) -> None:
+    with Upstream(script) as node, running(snapshot_of(node.port)) as worker:
+        for _ in range(2):
+            with Client(worker.connect()) as client:
+                client.send(request("/", "Connection: keep-alive", version=version))
+                found = client.read()
+                assert hashlib.sha256(found.body).digest() == hashlib.sha256(BODY).digest()
+                if not found.closed:
+                    assert len(client.send(request("/", version=version)).read().body) == len(BODY)
+        wait_until(lambda: worker.board.cell(W_OUT_NODE) >= 2)
+
+
+def test_a_pipe_is_used_while_a_client_reads_slowly_and_holds_no_more_than_it_may() -> None:
+    with Upstream(lambda _request: answer(BODY)) as node, running(snapshot_of(node.port)) as worker:
+        before = pipes_of(worker)
+        with Client(worker.connect()) as client:
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
+            client.send(request("/"))
+            wait_until(lambda: pipes_of(worker) == before + 2)
+            assert client.read().body == BODY
+        assert PIPE_BYTES <= 256 << 10
+        assert pipes_of(worker) == before + 2  # kept for the next body
+        with Client(worker.connect()) as client:
+            assert client.get().body == BODY
+        assert pipes_of(worker) == before + 2
+
+
+def test_a_node_that_dies_inside_a_long_body_cuts_the_client_too() -> None:
+    def dies(_request: Request) -> list[Step]:
+        return [answer(BODY[: 3 << 20], length=len(BODY)), Sleep(0.2), Close()]
+
+    with Upstream(dies) as node, running(snapshot_of(node.port)) as worker:
+        with Client(worker.connect()) as client:
+            client.send(request("/"))
+            with pytest.raises((OSError, Exception), match=r"reset|IncompleteRead"):
+                client.read()
+        wait_until(lambda: worker.board.cell(W_OUT_NODE_CUT) == 1)
+
+
+def test_a_client_that_leaves_inside_a_long_body_leaves_no_pipe_behind() -> None:
+    with Upstream(lambda _request: answer(BODY)) as node, running(snapshot_of(node.port)) as worker:
+        before = pipes_of(worker)
+        for _ in range(5):
+            client = Client(worker.connect())
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 16 << 10)
+            client.send(request("/"))
+            wait_until(lambda: pipes_of(worker) == before + 2)
+            client.close()
+            wait_until(lambda: pipes_of(worker) == before)
+        wait_until(lambda: worker.board.cell(W_OUT_CLIENT_LEFT) == 5)
+
+
+@pytest.fixture
+def pair() -> Iterator[tuple[socket.socket, socket.socket]]:
+    with socket.socket() as one, socket.socket() as other:
+        yield one, other
+
+
+def test_pipes_are_lent_up_to_the_cap_and_to_plain_sockets_only(pair: tuple[socket.socket, socket.socket]) -> None:
+    pipes = Pipes(most=2)
+    assert pipes.between(object(), pair[1]) is None
+    first, second = pipes.between(*pair), pipes.between(*pair)
+    assert first is not None
+    assert second is not None
+    assert pipes.between(*pair) is None
+    first.give_back()
+    assert pipes.between(*pair) is first
+    for pipe in (first, second):
+        pipe.held = 1  # closed with what it holds, not kept
+        pipe.give_back()
+        with pytest.raises(OSError, match="Bad file descriptor"):
+            os.fstat(pipe.reader)
