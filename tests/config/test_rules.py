@@ -95,6 +95,17 @@ def warnings(text: str, env: dict[str, str] | None = None) -> list[str]:
             ["3:34 routes[0].match.path: '*' is not a segment of a path template"],
         ),
         (
+            HEAD + NODES + 'routes: [{name: r, match: {path: "/a%41"}}]\n',
+            [
+                "3:34 routes[0].match.path: not a path template: segment 'a%41' is neither {name} nor plain text "
+                "(write it decoded, without '%')"
+            ],
+        ),
+        (
+            HEAD + NODES + 'routes: [{name: r, match: {path: "/a/../b"}}]\n',
+            ["3:34 routes[0].match.path: not a path template: segment '..' never occurs in a normalised path"],
+        ),
+        (
             HEAD + "nodes: {a: {url: 'http://a', tls: {verify: true}}}\n",
             ["2:30 nodes.a.tls: tls is set, but http://a:80 is not https"],
         ),

@@ -5,6 +5,7 @@ from collections.abc import Iterator
 
 from balancer.config.errors import Fault, Loc
 from balancer.config.rules.context import Context
+from balancer.core.routing import template_fault
 
 _SOCKET_PATH = 107  # sockaddr_un of Linux, without the final zero
 
@@ -134,6 +135,9 @@ def path_templates(context: Context) -> Iterator[Fault]:
             yield Fault((*loc, "match", "path"), f"'{bad[0]}' is not a segment of a path template", hint)
         elif len(set(names)) < len(names):
             yield Fault((*loc, "match", "path"), "a name is in the template twice", "give each segment its own name")
+        elif (fault := template_fault(path)) is not None:  # what workers would refuse
+            hint = "paths are matched decoded and without dot segments: /a%41 is /aA"
+            yield Fault((*loc, "match", "path"), f"not a path template: {fault}", hint)
 
 
 def _segment(text: str) -> bool:
