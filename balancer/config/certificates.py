@@ -1,7 +1,7 @@
 """Looks into certificates: their names and dates, and whether the key belongs to them."""
 
+import os
 import ssl
-import tempfile
 from dataclasses import dataclass
 from datetime import UTC, datetime
 
@@ -19,14 +19,15 @@ class Described:
 
 def describe(pem: bytes, path: str) -> Described:
     """Return what the first certificate in `pem` says. `path` is for the message. Raises ConfigError."""
-    with tempfile.NamedTemporaryFile(suffix=".pem") as file:
-        file.write(_first(pem, path))
-        file.flush()
-        try:
-            # The decoder behind SSLSocket.getpeercert; the public ways show only certificates of authorities.
-            found = ssl._ssl._test_decode_cert(file.name)  # type: ignore[attr-defined]  # noqa: SLF001
-        except (ssl.SSLError, OSError) as exc:
-            raise ConfigError(f"{path} holds no certificate that can be read") from exc
+    fd = os.memfd_create("certificate", os.MFD_CLOEXEC)  # the decoder wants a file, and /tmp may not be writable
+    try:
+        os.write(fd, _first(pem, path))
+        # The decoder behind SSLSocket.getpeercert; the public ways show only certificates of authorities.
+        found = ssl._ssl._test_decode_cert(f"/proc/self/fd/{fd}")  # type: ignore[attr-defined]  # noqa: SLF001
+    except (ssl.SSLError, OSError) as exc:
+        raise ConfigError(f"{path} holds no certificate that can be read") from exc
+    finally:
+        os.close(fd)
     names = [value.lower() for kind, value in found.get("subjectAltName", ()) if kind in ("DNS", "IP Address")]
     return Described(tuple(names), _time(found["notBefore"]), _time(found["notAfter"]))
 

@@ -5,8 +5,10 @@ from pathlib import Path
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
+from pydantic_core import PydanticCustomError
 
 from balancer.config import flat
+from balancer.config.addresses import Bind, Network, NodeUrl
 from balancer.config.diff import differences
 from balancer.config.origin import Origins
 from balancer.config.scalars import ByteRate, Duration, Rate, Share, Size
@@ -116,3 +118,33 @@ def test_rates_print_themselves_as_what_they_are_read_from(text: str) -> None:
 
 def test_shares_print_themselves_in_percent() -> None:
     assert str(Share.parse("12.5%")) == "12.5%"
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "canonical"),
+    [
+        (Bind, "0.0.0.0:0080", "0.0.0.0:80"),
+        (Bind, "[0::1]:80", "[::1]:80"),
+        (Bind, "localhost:80", "localhost:80"),
+        (Bind, "unix:/run/x.sock", "unix:/run/x.sock"),
+        (Network, "10.0.0.5", "10.0.0.5/32"),
+        (Network, "fd00:0::/8", "fd00::/8"),
+        (NodeUrl, "HTTP://Api1.Example.org/", "http://api1.example.org:80"),
+        (NodeUrl, "https://[FD00::1]", "https://[fd00::1]:443"),
+        (NodeUrl, "unix:/run/x.sock", "unix:/run/x.sock"),
+    ],
+)
+def test_addresses_have_one_form(kind: type[Bind | Network | NodeUrl], text: str, canonical: str) -> None:
+    assert str(kind.parse(text)) == canonical
+    assert kind.parse(canonical) == canonical
+
+
+@given(st.text(st.sampled_from("ahtp:/.[]@0159%-_ ?#é"), max_size=20), st.sampled_from([Bind, Network, NodeUrl]))
+def test_any_text_is_an_address_in_one_form_or_refused(text: str, kind: type[Bind | Network | NodeUrl]) -> None:
+    try:
+        found = kind.parse(text)
+    except PydanticCustomError:
+        return
+    assert kind.parse(str(found)) == found
+    if isinstance(found, NodeUrl):
+        assert found.parts.unix_path or found.parts.host
