@@ -9,6 +9,7 @@ from balancer.config.errors import Loc, Span
 from balancer.config.loader import Document
 
 MASK = "***"
+_SHORTEST = 4
 _WORDS = ("token", "secret", "password", "passwd", "credential", "tsig", "dsn", "private", "database")
 _SAFE = frozenset({"file", "env", "credential", "arvados", "name", "role", "algorithm", "tokens", "redact"})
 _IN_URL = re.compile(r"(?<=://)[^\s/@]+@")
@@ -69,6 +70,9 @@ def without_credentials(text: str) -> str:
 
 
 def masked(text: str, value: object) -> str:
-    """Return `text` without `value`, however it was quoted in it."""
+    """Return `text` without `value`, however it was quoted in it. What is shorter than a secret stays readable."""
     shown = str(value)
-    return text.replace(repr(shown), MASK).replace(shown, MASK) if shown else text
+    if not shown:
+        return text
+    text = text.replace(repr(shown), repr(MASK))
+    return text.replace(shown, MASK) if len(shown) >= _SHORTEST else text

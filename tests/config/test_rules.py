@@ -265,6 +265,11 @@ def test_a_secret_in_the_file_is_never_repeated() -> None:
         assert "hunter2" not in output.replace("file: hunter2", "").replace("'hunter2' is not an absolute", "")
 
 
+def test_a_short_value_of_a_variable_does_not_make_a_message_unreadable() -> None:
+    (error,) = loaded(HEAD + NODES + "health: {interval: '${T}'}\n", {"T": "s"}).errors
+    assert error.message == "'***' is not a duration"
+
+
 def test_a_secret_in_a_broken_file_is_never_repeated() -> None:
     shown = loaded("health: {token: hunter2, interval: ${X}}\n")
     assert not shown.is_valid
