@@ -2,7 +2,7 @@
 
 import fcntl
 import os
-import socket
+from _socket import socket as PlainSocket  # noqa: N812 - the C type under socket.socket
 from collections.abc import Callable
 from typing import Final
 
@@ -71,7 +71,7 @@ class Pipes:
 
     def between(self, source: object, sink: object) -> Pipe | None:
         """Lend a pipe for bytes from one socket to another; None: they have to be copied (TLS, too many pipes)."""
-        if type(source) is not socket.socket or type(sink) is not socket.socket or self._lent >= self._most:
+        if not isinstance(source, PlainSocket) or not isinstance(sink, PlainSocket) or self._lent >= self._most:
             return None
         if self._idle:
             pipe = self._idle.pop()
