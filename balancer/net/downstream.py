@@ -26,6 +26,7 @@ logger = logging.getLogger(__name__)
 
 AHEAD_BYTES = 64 << 10  # of pipelined requests that are read ahead
 FIRST_READ_BYTES = 16 << 10  # while requests may have to wait, no more than this is read with a head
+TAILS = 1024  # so many are remembered
 LINGER_NS = 2_000_000_000
 LAST_REQUEST_NS = 1_000_000_000
 LINGER_BYTES = 1 << 20
@@ -80,7 +81,6 @@ class Downstream(Stream):
         "tail",
         "tail_host",
         "tail_site",
-        "trusted",
         "worker",
     )
 
@@ -96,7 +96,6 @@ class Downstream(Stream):
         self.deadline = self.reactor.now + worker.site.header_ns
         self.tail = self.tail_host = b""
         self.tail_site: Site | None = None
-        self.trusted = False
         self.body_left = 0  # of a body with Content-Length
         self.follower: ChunkFollower | None = None  # of a chunked one
         self.body_seen = self.body_began_at = self.body_paused_at = 0
@@ -250,9 +249,15 @@ class Downstream(Stream):
     def _make_tail(self, site: Site, host: bytes) -> bytes:
         """Return our lines for requests of this client to `host`; they are the same for each."""
         self.tail_site, self.tail_host = site, host
-        self.trusted = self.is_trusted(site)
-        self.tail = site.rules.peer_lines(self.peer, self.gate.scheme) + b"X-Forwarded-Host: %b\r\n" % host
-        return self.tail
+        key = (self.peer, host, self.gate.scheme)
+        tail = site.tails.get(key)  # clients open many connections one after the other
+        if tail is None:
+            if len(site.tails) >= TAILS:
+                site.tails.clear()
+            tail = site.rules.peer_lines(self.peer, self.gate.scheme) + b"X-Forwarded-Host: %b\r\n" % host
+            site.tails[key] = tail
+        self.tail = tail
+        return tail
 
     def is_trusted(self, site: Site) -> bool:
         """Whether the peer is one of trusted_proxies."""
@@ -274,7 +279,7 @@ class Downstream(Stream):
     def _begin(self, data: bytes, head: RequestHead, site: Site) -> None:
         """Begin an exchange from a head that was parsed field by field."""
         worker = self.worker
-        trusted = self.trusted = self.is_trusted(site)
+        trusted = self.is_trusted(site)
         exchange = self._new_exchange(site, head.method, head.target, head.host)
         exchange.http11 = head.minor == 1
         exchange.agent = head.value(b"user-agent") or b""

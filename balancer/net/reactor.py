@@ -11,7 +11,7 @@ from collections.abc import Callable
 from typing import Protocol
 
 from balancer.net.clock import monotonic_ns
-from balancer.net.poller import Poller
+from balancer.net.poller import Poller, SelectorsPoller
 
 logger = logging.getLogger(__name__)
 
@@ -42,6 +42,7 @@ class Reactor:
 
     def __init__(self, poller: Poller) -> None:
         self.poller = poller
+        self.poller_forgets = not isinstance(poller, SelectorsPoller)
         self.handlers: dict[int, Handler] = {}
         self.sends: list[Sender] = []  # phase two of this turn
         self.again: list[Callable[[], None]] = []  # after phase two: what input is left in our own buffers
@@ -68,6 +69,15 @@ class Reactor:
         """Stop watching `fd`; it may be closed at the end of the turn."""
         if self.handlers.pop(fd, None) is not None:
             self.poller.unregister(fd)
+
+    def retire(self, fd: int, close: Callable[[], None]) -> None:
+        """Stop watching `fd` and close it at the end of the turn.
+
+        Closing takes it out of an epoll set by itself, so one system call less for a connection that nobody shares.
+        """
+        if self.handlers.pop(fd, None) is not None and not self.poller_forgets:
+            self.poller.unregister(fd)
+        self.closing.append(close)
 
     def call_later(self, delay_ns: int, call: Callable[[], None]) -> None:
         """Call once after `delay_ns`. For rare events only; deadlines are swept."""

@@ -62,6 +62,7 @@ class Site:
         self.id_line = self.rules.id_name + b": "
         self.routes = RouteTable(snapshot.routes) if snapshot.routes else None
         self.tls: dict[int, ListenerContexts] = {}
+        self.tails: dict[tuple[str, bytes, bytes], bytes] = {}  # our lines by (peer, host, scheme)
         times = snapshot.timeouts
         self.header_ns, self.keepalive_ns = int(times.header_s * 1e9), int(times.keepalive_s * 1e9)
         self.body_idle_ns, self.send_idle_ns = int(times.body_idle_s * 1e9), int(times.send_idle_s * 1e9)
