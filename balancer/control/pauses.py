@@ -93,7 +93,7 @@ class Pauses:
     def is_complete(self) -> bool:
         """Return whether every worker holds new exchanges and nothing is under way."""
         publisher = self._site.parts.publisher
-        workers = [address.slot for address in publisher.workers if not address.is_stopping]
+        workers = [address.slot for address in publisher.workers]
         cells = self._board.shared.cells
         held = all(cells[sb.row(slot) + sb.W_PAUSED_GENERATION] >= publisher.generation for slot in workers)
         return held and self._board.is_acknowledged(publisher.generation, workers) and self._board.total(sb.W_BUSY) == 0

@@ -210,7 +210,8 @@ class Publisher:
         self.set_workers_from(answer["workers"])
 
     async def _tell_workers(self, generation: int) -> None:
-        links = [link for link in self._workers.values() if not link.address.is_stopping]
+        # Those that finish get it too: a request that is on its way to them must not pass a pause.
+        links = list(self._workers.values())
         refusals = [
             why for why in await asyncio.gather(*(self._tell_worker(link, generation) for link in links)) if why
         ]

@@ -5,6 +5,7 @@ import os
 import socket
 from _socket import socket as PlainSocket  # noqa: N812 - the C type under socket.socket: half the cost to make
 from collections.abc import Callable
+from functools import partial
 from typing import Any
 
 from balancer.core import parking
@@ -386,9 +387,9 @@ class Plane:
         now = self.reactor.now
         late = [client for client in self.clients if client.deadline <= now]
         for client in late:
-            client.expired()
+            self._guarded(client, client.expired)
         for client in [client for client in self.clients if client.body_began_at]:
-            client.check_rate(now)
+            self._guarded(client, partial(client.check_rate, now))
         idle_ns = int(self.site.snapshot.timeouts.upstream_idle_s * 1e9)
         for node in self.nodes.values():
             if node.pool and node.pool[0].idle_since <= now - idle_ns:
@@ -397,6 +398,14 @@ class Plane:
         self.tunnels.sweep(now)
         if self.closing:
             self._check_stopped(now)
+
+    @staticmethod
+    def _guarded(client: Downstream, act: Callable[[], None]) -> None:
+        """Do something to one client; when it fails inside, that client pays and not all."""
+        try:
+            act()
+        except Exception as error:  # noqa: BLE001 - top of a unit of work, as in the reactor's turn
+            client.broken(error)
 
     # --- waiting --------------------------------------------------------------------------------------------------
 

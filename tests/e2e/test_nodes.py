@@ -12,12 +12,12 @@ PING = "/arvados/v1/nodes/zzzzz-7ekkf-000000000000001/ping?ping_secret=x"
 def test_draining_a_node_under_load_fails_nothing_and_ends_with_nothing_in_flight(site: Site) -> None:
     with site.load() as load:
         time.sleep(1)
-        site.admin("POST", "/v1/nodes/api2/drain", {"reason": "disk swap"})
-        until(lambda: site.states()["api2"] == "drained", 15)
+        site.cli("nodes", "drain", "api2", "--reason", "disk swap")
+        assert site.states()["api2"] == "drained"
         before = site.nodes["api2"].counts()["requests"]
         site.nodes["api2"].kill()  # safe: that is what drained means
         site.nodes["api2"].start()
-        site.admin("POST", "/v1/nodes/api2/undrain", {})
+        site.cli("nodes", "undrain", "api2")
         until(lambda: site.nodes["api2"].counts()["requests"] > 10)
         result = load.stop(4)
     result.assert_clean()
@@ -44,10 +44,10 @@ def test_a_node_is_added_and_removed_under_load_without_a_failure(site: Site, bu
     extra.start()
     with site.load() as load:
         time.sleep(1)
-        site.admin("POST", "/v1/nodes", {"url": f"http://127.0.0.1:{extra.port}", "name": "api4"})
+        site.cli("nodes", "add", f"http://127.0.0.1:{extra.port}", "--name", "api4")
         until(lambda: extra.counts()["requests"] > 20, 15)
-        site.admin("POST", "/v1/nodes/api4/remove", {})
-        until(lambda: site.states().get("api4", "removed") == "removed", 15)
+        site.cli("nodes", "remove", "api4", "--yes")
+        assert site.states().get("api4", "removed") == "removed"
         seen = extra.counts()["requests"]
         time.sleep(0.5)
         assert extra.counts()["requests"] == seen
@@ -143,14 +143,15 @@ def test_capacity_holds_over_two_workers_and_nobody_waits_for_nothing(build: Bui
     site.start()
     with site.load("--fresh", "--clients", "4") as load:
         most = 0
-        deadline = time.monotonic() + 3
         with site.board() as board:
-            slot = 0
-            while time.monotonic() < deadline:
-                most = max(most, board.in_flight(slot))
+            for _ in range(1000):
+                most = max(most, board.in_flight(0, 2))
+                time.sleep(0.002)  # more often would take the processor from what is watched
         result = load.stop(3)
-    result.assert_clean()
+    assert not result.failures
     assert most == 1
-    # 4 clients, one at a time, a few milliseconds each: a wake-up that is lost shows as a wait of a whole second.
-    assert result.slowest_s < 1.0, result.slowest_s
+    waits = [line["arv.queue_s"] for line in site.log_lines()]
+    assert any(waits)
+    # 4 clients, one at a time, 2 ms each: what is not woken up waits for ever, whatever the machine does meanwhile.
+    assert max(waits) < 1.0, max(waits)
     site.assert_balanced()
