@@ -18,6 +18,7 @@ logger = logging.getLogger(__name__)
 BUFFER_BYTES = 256 << 10  # more than a head and 64 KiB of body, so that such a message is one read
 SWEEP_NS = 250_000_000  # deadlines are looked at this often
 HEARTBEAT_NS = 500_000_000
+ROUNDS = 64  # of sending and looking again in one turn; then the clock and the other connections have their turn
 
 
 class Handler(Protocol):
@@ -121,7 +122,9 @@ class Reactor:
             self.lag_max_ns = self.now - began
 
     def _send(self) -> None:
-        while self.sends or self.again:
+        for _ in range(ROUNDS):
+            if not self.sends and not self.again:
+                return
             sends, self.sends = self.sends, []
             for sender in sends:
                 try:

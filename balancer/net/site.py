@@ -148,12 +148,20 @@ class Site:
         if chooser is None:  # designated
             return next((node for node in target.serving if node.slot not in excluded), None)
         if now >= chooser.refresh_at_ns:
-            loads = [0] * (max(self.nodes, default=0) + 1)
-            for slot, node in self.nodes.items():
-                loads[slot] = self.claims.load(node)
-            chooser.refresh(loads, now)
+            chooser.refresh(self._loads(), now)
         chosen = chooser.choose(excluded, key, random.random)
+        if chosen is None:
+            # "Full" may be what another worker's claims looked like a moment ago: an exchange waits for what is true.
+            chooser.refresh(self._loads(), now)
+            chosen = chooser.choose(excluded, key, random.random)
         return None if chosen is None else self.nodes[chosen]
+
+    def _loads(self) -> list[int]:
+        """Exchanges by node slot, over all workers, now."""
+        loads = [0] * (max(self.nodes, default=0) + 1)
+        for slot, node in self.nodes.items():
+            loads[slot] = self.claims.load(node)
+        return loads
 
     def key_of(self, client: str, lookup: Callable[[bytes], bytes | None]) -> bytes | None:
         """Return what the `hash` policy looks at, None without it."""
