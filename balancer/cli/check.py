@@ -63,24 +63,9 @@ def _dns(loaded: "Loaded") -> "list[Fault]":
     """What the DNS part says about its own section, when there is one."""
     if loaded.config.dns is None or any(fault.loc[:1] == ("dns",) for fault in loaded.errors):
         return []
-    from balancer.config.errors import Fault
-    from dnsupdate.errors import SettingsError
-    from dnsupdate.settings import load
+    from balancer.cli.dnsconfig import checked
 
-    section, places = loaded.document.section("dns")
-    try:
-        load(section, places, owner=loaded.config.cluster)
-    except SettingsError as exc:
-        return [
-            Fault(
-                ("dns", *fault.path),
-                fault.message,
-                fault.hint,
-                at_key=places.get((*fault.path, "@key")) == (fault.line, fault.column),
-            )
-            for fault in exc.faults
-        ]
-    return []
+    return checked(loaded.config.dns, loaded.document, loaded.config.cluster)[1]
 
 
 def _forgotten(loaded: "Loaded") -> "list[Fault]":

@@ -1,6 +1,7 @@
 """The `dns:` section of the configuration file, for the commands of `arv-balance dns`."""
 
 import os
+from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -34,21 +35,18 @@ def settings(config: Path | None) -> "Settings":
         raise CommandError(f"{path} has no dns: section", hint="docs/dns.md has one to start with", code=Exit.CONFIG)
     found, faults = checked(data["dns"], document, data.get("cluster"))
     if found is None:
-        raise CommandError(_text(faults, document), code=Exit.CONFIG)
+        placed = [replace(fault, span=document.place(fault.loc, at_key=fault.at_key)) for fault in faults]
+        raise CommandError(_text(placed, document), code=Exit.CONFIG)
     return found
 
 
 def checked(section: Any, document: "Document", cluster: object) -> "tuple[Settings | None, list[Fault]]":
     """Return the settings, or None and what is wrong with them."""
-    from balancer.config.errors import Fault, Span
+    from balancer.config.errors import Fault
     from dnsupdate.errors import SettingsError
     from dnsupdate.settings import load
 
-    places: dict[tuple[str | int, ...], tuple[int, int]] = {}
-    for spans, mark in ((document.spans, ()), (document.keys, ("@key",))):
-        for loc, span in spans.items():
-            if loc[:1] == ("dns",):
-                places[(*loc[1:], *mark)] = (span.line, span.column)
+    places = document.places_below("dns")
     try:
         return load(section, places, owner=str(cluster) if cluster else None), []
     except SettingsError as exc:
@@ -57,7 +55,7 @@ def checked(section: Any, document: "Document", cluster: object) -> "tuple[Setti
                 ("dns", *fault.path),
                 fault.message,
                 fault.hint,
-                span=Span(fault.line, fault.column, fault.column + 1) if fault.line else None,
+                at_key=places.get((*fault.path, "@key")) == (fault.line, fault.column),
             )
             for fault in exc.faults
         ]

@@ -7,7 +7,6 @@ The composer is PyYAML's (YAML 1.1 syntax); what a plain scalar means follows YA
 import re
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
-from typing import Any
 
 import yaml
 from yaml.nodes import MappingNode, Node, ScalarNode, SequenceNode
@@ -84,20 +83,12 @@ class Document:
                 return None
         return value
 
-    def section(self, key: str) -> tuple[Any, dict[Loc, tuple[int, int]]]:
-        """Return what stands under a top-level key, with lists, and the (line, column) of each value below it.
-
-        The place of a key itself is under its location and "@key".
-        """
+    def places_below(self, key: str) -> dict[Loc, tuple[int, int]]:
+        """Return the (line, column) of each value below a top-level key; of keys under their location and "@key"."""
         places = {loc[1:]: (span.line, span.column) for loc, span in self.spans.items() if loc[:1] == (key,)}
-        places |= {(*loc[1:], "@key"): (span.line, span.column) for loc, span in self.keys.items() if loc[:1] == (key,)}
-        return _with_lists(self.value((key,))), places
-
-
-def _with_lists(value: Any) -> Any:
-    if isinstance(value, dict):
-        return {key: _with_lists(item) for key, item in value.items()}
-    return [_with_lists(item) for item in value] if isinstance(value, tuple) else value
+        return places | {
+            (*loc[1:], "@key"): (span.line, span.column) for loc, span in self.keys.items() if loc[:1] == (key,)
+        }
 
 
 def parse(text: str, path: str, env: Mapping[str, str]) -> Document:
