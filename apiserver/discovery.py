@@ -21,6 +21,10 @@ REVISION = "20250402"  # of the API that this server speaks; clients compare it 
 GENERATED_AT = "2025-04-02T00:00:00Z"
 MAX_AGE_S = 60
 ALIASES = {"list": "index", "get": "show", "delete": "destroy"}  # names of old clients
+# Tools read these without asking whether they are there.
+_SERVICES = (
+    "Controller", "Keepproxy", "WebDAV", "WebDAVDownload", "WebShell", "Websocket", "Workbench1", "Workbench2",
+)  # fmt: skip
 _GLOBAL = {
     "alt": ("string", "Data format for the response.", {"enum": ["json"], "default": "json"}),
     "fields": ("string", "Selector specifying which fields to include in a partial response.", {}),
@@ -193,7 +197,8 @@ def _plain(identity: str, path: str) -> dict[str, Any]:
 def exported(settings: Settings) -> dict[str, Any]:
     """Return the configuration that everyone may see; secrets and inner addresses are not in it."""
     api, rules = settings.api, settings.collections
-    urls = {"Controller": settings.external_url, "Websocket": settings.websocket_url, **settings.external_urls}
+    urls = dict.fromkeys(_SERVICES, "")
+    urls |= {"Controller": settings.external_url, "Websocket": settings.websocket_url, **settings.external_urls}
     return {
         "ClusterID": settings.cluster,
         "API": {

@@ -11,7 +11,7 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from tests.support.api import ROOT, api_database, api_template, running, settings
+from tests.support.api import ROOT, api_database, api_template, client_of, running, settings
 from tests.support.postgres import postgres_server
 from tests.support.tls import tls_front
 
@@ -47,7 +47,7 @@ async def environment(database: str) -> AsyncIterator[dict[str, str]]:
             front.target = (host, int(port))
             yield {
                 **os.environ, "ARVADOS_API_HOST": f"127.0.0.1:{front.port}", "ARVADOS_API_TOKEN": ROOT,
-                "ARVADOS_API_HOST_INSECURE": "1",
+                "ARVADOS_API_HOST_INSECURE": "1", "NODE_URL": base,
             }  # fmt: skip
 
 
@@ -80,3 +80,45 @@ async def test_put_get_and_ls_with_a_local_store(client_python: Path, api_databa
         uuid = (await run(env, tools / "arv-put", "--no-progress", "--no-cache", tmp_path / "data.txt")).strip()
         assert await run(env, tools / "arv-get", f"{uuid}/data.txt") == "hello\n"
         assert "data.txt" in await run(env, tools / "arv-ls", uuid)
+
+
+@pytest.mark.parametrize("mode", ["wss", "poll"])
+async def test_events_are_heard_by_websocket_and_by_polling(client_python: Path, api_database: str, mode: str) -> None:
+    async with environment(api_database) as env:
+        printed = await run(env, client_python, HERE / "client_scripts" / "events.py", mode)
+    assert ("Poll" in printed) is (mode == "poll"), printed
+
+
+async def test_a_collection_and_a_project_are_copied(client_python: Path, api_database: str, tmp_path: Path) -> None:
+    tools = client_python.parent
+    (tmp_path / "keep").mkdir()
+    (tmp_path / "data.txt").write_text("copy me\n")
+    async with environment(api_database) as env:
+        env["KEEP_LOCAL_STORE"] = str(tmp_path / "keep")
+        script = HERE / "client_scripts" / "project.py"
+        source, target, uuid = (await run(env, client_python, script, tmp_path / "data.txt")).split()
+        for what in (uuid, source):
+            await run(env, tools / "arv-copy", "--project-uuid", target, what)
+        listed = await run(env, client_python, HERE / "client_scripts" / "contents.py", target)
+    assert json.loads(listed) == ["arvados#collection data", "arvados#group source"]
+
+
+async def test_reports_of_activity_are_made(client_python: Path, api_database: str, tmp_path: Path) -> None:
+    tools = client_python.parent
+    async with environment(api_database) as env:
+        (tmp_path / "keep").mkdir()
+        env["KEEP_LOCAL_STORE"] = str(tmp_path / "keep")
+        async with client_of(env["NODE_URL"]) as (admin,):
+            alice = await admin.user("alice")
+        acting = {**env, "ARVADOS_API_TOKEN": str(alice.token)}
+        await run(acting, client_python, HERE / "client_scripts" / "project.py", HERE / "models.py")
+        # The reports end at the last full minute.
+        connection = await asyncpg.connect(api_database)
+        await connection.execute("UPDATE logs SET created_at = created_at - interval '10 minutes', "
+                                 "event_at = event_at - interval '10 minutes'")  # fmt: skip
+        await connection.close()
+        users = await run(env, tools / "arv-user-activity", "--days", "1")
+        assert "source" in users, users
+        page = tmp_path / "report.html"
+        await run(env, tools / "arv-cluster-activity", "--days", "1", "--html-report-file", page)
+        assert "zzzzz" in page.read_text()

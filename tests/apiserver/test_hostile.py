@@ -1,0 +1,132 @@
+"""Whatever is sent to any operation, the answer is a 2xx or a 4xx with a reason; never a 500, never a dead node."""
+
+import asyncio
+import io
+import json
+from collections.abc import Iterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+from urllib.parse import quote, urlencode
+
+import aiohttp
+import pytest
+from hypothesis import HealthCheck, given
+from hypothesis import settings as hypothesis_settings
+from hypothesis import strategies as st
+from yarl import URL
+
+from apiserver.operation import Operation
+from apiserver.registry import Registry
+from apiserver.schema import RESOURCES
+from tests.support.api import ROOT, api_template, running, settings
+from tests.support.postgres import TestServer, postgres_server
+
+__all__ = ["api_template", "postgres_server"]
+pytestmark = [pytest.mark.pg, pytest.mark.timeout(120)]
+# The sweep waits for a job by design.
+OPERATIONS = [one for one in Registry().operations() if one.resource != "sys"]
+ATTRIBUTES = {one.table: tuple(one.attributes) for one in RESOURCES}
+NASTY = [
+    "", " ", "x", "'; DROP TABLE users; --", '"', "\\", "%", "\x00", "\ud800", "🙂", "a" * 600, "null", "true", "[",
+    "{}", "[1,2]", "9" * 40, "-1", "1e309", "NaN", "2026-13-45", "0001-01-01T00:00:00+23:59",
+    "9999-12-31T23:59:59-23:59", "zzzzz-tpzed-000000000000000", "zzzzz-j7d0g-fffffffffffffff",
+    "zzzzz-4zz18-000000000000000", "can_manage", "project", "permission", "role", "filter", "Committed",
+    "../../etc/passwd", "d41d8cd98f00b204e9800998ecf8427e+0",
+]  # fmt: skip
+_numbers = st.integers(-(2**70), 2**70) | st.floats(allow_nan=False)
+_scalars = st.none() | st.booleans() | _numbers | st.sampled_from(NASTY)
+_values = st.recursive(
+    _scalars, lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.sampled_from(NASTY), inner, max_size=2),
+    max_leaves=6,
+)  # fmt: skip
+
+
+@dataclass
+class Target:
+    """A node in this process and a client without retries."""
+
+    runner: asyncio.Runner
+    base: str
+    http: aiohttp.ClientSession
+
+    def send(self, method: str, path: str, query: str, body: bytes | None, kind: str) -> tuple[int, str]:
+        async def run() -> tuple[int, str]:
+            headers = {"Authorization": f"Bearer {ROOT}", "Content-Type": kind}
+            url = URL(f"{self.base}/arvados/v1/{path}{'?' + query if query else ''}", encoded=True)
+            async with self.http.request(
+                method, url, data=io.BytesIO(body) if body else body, headers=headers
+            ) as response:
+                return response.status, await response.text()
+
+        return self.runner.run(run())
+
+
+@pytest.fixture(scope="module")
+def target(postgres_server: TestServer, api_template: str) -> Iterator[Target]:
+    with asyncio.Runner() as runner:
+        stack = AsyncExitStack()
+
+        async def start() -> Target:
+            dsn = await stack.enter_async_context(postgres_server.new_database(api_template))
+            base = await stack.enter_async_context(running(settings(dsn)))
+            return Target(runner, base, await stack.enter_async_context(aiohttp.ClientSession()))
+
+        yield runner.run(start())
+        runner.run(stack.aclose())
+
+
+@st.composite
+def requests(draw: st.DrawFn) -> tuple[Operation, str, dict[str, Any], Any, str]:
+    operation = draw(st.sampled_from(OPERATIONS))
+    uuid = draw(st.sampled_from([text for text in NASTY if text not in ("", " ", "\ud800")]))
+    names = [one.name for one in operation.parameters if one.location == "query"]
+    query = draw(st.dictionaries(st.sampled_from([*names, "nosuch"]), _values, max_size=3))
+    body: Any = None
+    if operation.wrapper:
+        known = ATTRIBUTES.get(operation.resource, ("name",))
+        attributes = draw(st.dictionaries(st.sampled_from([*known, "nosuch"]), _values, max_size=4))
+        body = draw(st.sampled_from([{operation.wrapper: attributes}, attributes, {operation.wrapper: 5}, [], "x"]))
+    return operation, uuid, query, body, draw(st.sampled_from(["json", "form", "query"]))
+
+
+def _text(value: Any) -> str:
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+@hypothesis_settings(suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow], deadline=None)
+@given(request=requests())
+def test_no_request_is_answered_by_a_server_error(
+    target: Target, request: tuple[Operation, str, dict[str, Any], Any, str]
+) -> None:
+    operation, uuid, query, body, encoding = request
+    path = operation.path.replace("{uuid}", quote(uuid, safe=""))
+    pairs = urlencode({name: _text(value).encode("utf-8", "surrogatepass") for name, value in query.items()})
+    data, kind = (None if body is None else json.dumps(body).encode()), "application/json"
+    if encoding == "form" and isinstance(body, dict):
+        fields = {**query, **body}
+        data = urlencode({name: _text(v).encode("utf-8", "surrogatepass") for name, v in fields.items()}).encode()
+        pairs, kind = "", "application/x-www-form-urlencoded"
+    status, text = target.send(operation.method, path, pairs, data, kind)
+    assert status < 500, (operation.path, query, body, text)
+    if status >= 400:
+        errors = json.loads(text)["errors"]
+        assert errors
+        assert all(isinstance(error, str) and error for error in errors)
+
+
+@pytest.mark.parametrize(
+    ("body", "kind", "status"),
+    [
+        (b"{", "application/json", 400),
+        (b"\xff\xfe", "application/json", 400),
+        (b"[" * 100_000, "application/json", 400),
+        (b'{"group": ' + b"[" * 500 + b"]" * 500 + b"}", "application/json", 422),
+        (b"a=%ff", "application/x-www-form-urlencoded", 400),
+        (b"<xml/>", "text/xml", 400),
+        (b'{"group":{"group_class":"project","name":"' + b"n" * (1 << 20) + b'"}}', "application/json", 422),
+    ],
+)  # fmt: skip
+def test_bodies_that_cannot_be_read_are_refused(target: Target, body: bytes, kind: str, status: int) -> None:
+    found, text = target.send("POST", "groups", "", body, kind)
+    assert (found, bool(json.loads(text)["errors"][0])) == (status, True), text[:300]
