@@ -17,7 +17,7 @@ from balancer.net.exchange import Exchange, make_exchange
 from balancer.net.listener import Gate
 from balancer.net.poller import PEER_CLOSED, READ, WRITE
 from balancer.net.site import Site, Target
-from balancer.net.stream import READABLE, Socket, Stream
+from balancer.net.stream import COPY_BYTES, READABLE, Socket, Stream
 
 if TYPE_CHECKING:
     from balancer.net.plane import Plane
@@ -228,7 +228,9 @@ class Downstream(Stream):
         self.exchange = exchange
         self.requests += 1
         if length is not None:
-            self._take_body(exchange, data[end:], int(length))
+            # A view of a large body spares two copies of it.
+            rest = data[end:] if len(data) <= COPY_BYTES else memoryview(data)[end:]
+            self._take_body(exchange, rest, int(length))
         else:
             self.data = data[end:] if end != len(data) else b""
         if worker.closing or self.requests == site.requests_per_connection:
@@ -357,11 +359,11 @@ class Downstream(Stream):
 
     # --- bodies ------------------------------------------------------------------------------------------------
 
-    def _take_body(self, exchange: Exchange, rest: bytes, length: int) -> None:
+    def _take_body(self, exchange: Exchange, rest: bytes | memoryview, length: int) -> None:
         """Split what came behind the head into body and what follows."""
         if len(rest) >= length:
             exchange.body = rest[:length]
-            self.data = rest[length:]
+            self.data = bytes(rest[length:])
         else:
             exchange.body = rest
             exchange.body_open = True

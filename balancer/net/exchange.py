@@ -100,7 +100,7 @@ class Exchange:
     # --- the request
     http11 = True
     close = False  # the client's connection ends with this exchange
-    body = b""  # what of the body came with the head
+    body: bytes | memoryview = b""  # what of the body came with the head
     body_open = False  # more of the body is to come from the client
     expects_continue = False
     upgrade = b""
@@ -235,7 +235,12 @@ class Exchange:
         else:
             self.move(_WAITING)
         body = self.body if self.held_body is None else b"".join((self.body, *self.held_body))
-        connection.begin(self, self.head + body if body else self.head)
+        if not body:
+            connection.begin(self, self.head)
+        elif isinstance(body, bytes):
+            connection.begin(self, self.head + body)
+        else:
+            connection.begin_at_once(self, self.head, body)
 
     def _begin_body(self) -> None:
         self.move(State.SENDING)

@@ -10,6 +10,7 @@ from balancer.net.reactor import Reactor
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
+COPY_BYTES = 16 << 10  # a message up to this is copied and sent in phase two; larger ones go at once from their buffer
 READABLE = READ | ERROR | HANGUP
 
 

@@ -22,7 +22,7 @@ from balancer.net.nodes import NodeState
 from balancer.net.pipes import LEAST_BYTES, Pipe
 from balancer.net.poller import READ, WRITE
 from balancer.net.reactor import Reactor
-from balancer.net.stream import READABLE, Socket, Stream
+from balancer.net.stream import COPY_BYTES, READABLE, Socket, Stream
 from balancer.scoreboard import N_CONNECTS
 
 if TYPE_CHECKING:
@@ -33,7 +33,6 @@ if TYPE_CHECKING:
 logger = logging.getLogger(__name__)
 
 CONNECTING, HANDSHAKE, IDLE, HEAD, HOLD, STREAM = range(6)
-COPY_BYTES = 16 << 10  # a message up to this is copied and sent in phase two; larger ones go at once from the buffer
 UNTIL_CLOSE = 1 << 62
 CHUNKED_HOLD_NS = 50_000_000  # a chunked answer is held this long for its end, so that a short one is whole or nothing
 TRAILER_BYTES = 16 << 10
@@ -156,6 +155,13 @@ class Upstream(Stream):
         self.phase = HEAD
         self.out = out
         self.reactor.sends.append(self)
+
+    def begin_at_once(self, exchange: "Exchange", head: bytes, body: memoryview) -> None:
+        """Send a request with much body now."""
+        self.exchange = exchange
+        self.phase = HEAD
+        if self.write(body, head) and self.out:
+            exchange.sent_bytes += len(head) + len(body) - len(self.out)
 
     def drained(self) -> None:
         """See Stream: the client's body may go on."""
