@@ -1,11 +1,13 @@
-"""Writes docs/cli.md from the command tree and docs/metrics.md from the metrics."""
+"""Writes docs/cli.md, docs/metrics.md and docs/admin-api.md from what they describe."""
 
 from pathlib import Path
 
 from balancer.cli.reference import markdown
-from balancer.observe.metrics import reference
+from balancer.control.admin import endpoints
+from balancer.observe import metrics
 
 if __name__ == "__main__":
     docs = Path(__file__).parents[1] / "docs"
     (docs / "cli.md").write_text(markdown())
-    (docs / "metrics.md").write_text(reference())
+    (docs / "metrics.md").write_text(metrics.reference())
+    (docs / "admin-api.md").write_text(endpoints.reference())

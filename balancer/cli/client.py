@@ -4,6 +4,7 @@ import http.client
 import json
 import os
 import socket
+import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,7 @@ ENVIRONMENT = "ARV_BALANCE_ADMIN"
 TOKEN_ENVIRONMENT = "ARV_BALANCE_TOKEN_FILE"  # noqa: S105 - the name of a variable
 CONFIG_ENVIRONMENT = "ARV_BALANCE_CONFIG"
 TIMEOUT_S = 10.0
+RESTART_S = 3.0  # what a control process takes to be there again on a busy machine
 
 Document = dict[str, Any]
 
@@ -63,9 +65,16 @@ class Client:
     def call(self, method: str, path: str, body: Document | None = None, *, timeout_s: float = TIMEOUT_S) -> Document:
         """Return the answer's document. Raises ProblemError when it is a refusal, CommandError when nobody answers."""
         connection = self._connection(timeout_s)
+        give_up_at = time.monotonic() + min(timeout_s, RESTART_S)
         try:
-            response = self._send(connection, method, path, body)
-            return _document(response.read())
+            while True:
+                try:
+                    return _document(self._send(connection, method, path, body).read())
+                except ConnectionRefusedError:  # the admin API starts anew; traffic does not notice
+                    if time.monotonic() > give_up_at:
+                        raise
+                    connection.close()
+                    time.sleep(0.1)
         except OSError as exc:
             raise self._unreachable(exc) from exc
         except http.client.HTTPException as exc:

@@ -95,6 +95,8 @@ def footer(status: Document, painter: Painter) -> list[str]:
         since = f", since {age(item['since'])}" if item["since"] else ""
         why = item["now"] or item["why"]
         lines.append(f"designated {item['name']}: {holder}  epoch {item['epoch']}{since}  ({why})")
+    gone = "{0} of the configuration is removed: arv-balance nodes forget {0}"
+    lines += [painter.paint("dim", gone.format(name)) for name in status["removed"]]
     last = status["config"]["last_reload"]
     if last and not last["ok"]:
         count = len(last["errors"])

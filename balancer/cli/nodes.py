@@ -193,7 +193,8 @@ def forget(
     client = connect(admin, admin_token_file)
     answer = _act(client, node, "forget", {"reason": reason, "force": force, "dry_run": dry_run})
     would = "would be dropped" if dry_run else "dropped"
-    _told(answer, as_json, f"{node}  {answer['dropped']} changes {would}; it is {answer['state']}")
+    changes = "1 change" if answer["dropped"] == 1 else f"{answer['dropped']} changes"
+    _told(answer, as_json, f"{node}  {changes} {would}; it is {answer['state']}")
 
 
 def _act(client: Client, node: str, verb: str, body: Document) -> Document:

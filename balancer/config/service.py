@@ -5,7 +5,7 @@ from typing import Literal
 from pydantic import Field
 
 from balancer.config.addresses import Bind
-from balancer.config.scalars import AbsolutePath, LogPath, Name, ParameterName, UrlPath
+from balancer.config.scalars import AbsolutePath, HostName, LogPath, Name, ParameterName, UrlPath
 from balancer.config.section import Secret, Section
 
 
@@ -33,7 +33,12 @@ class Admin(Section):
         "/run/arv-balance/admin.sock", description="Unix socket of the admin API; who may open it is an admin."
     )
     listen: Bind | None = Field(
-        None, description="Address of the admin API, dashboard and `/metrics`, plain HTTP; every call needs a token."
+        None,
+        description="Address of the admin API, dashboard and `/metrics`, plain HTTP. Calls need a token; without any "
+        "configured, this machine may look.",
+    )
+    hosts: tuple[HostName, ...] = Field(
+        (), description="Names that `listen` is reached by, beside this machine's own; requests to others are refused."
     )
     tokens: tuple[AdminToken, ...] = Field((), description="Tokens for `listen`.")
 

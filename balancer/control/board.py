@@ -3,6 +3,7 @@
 import asyncio
 import os
 from collections.abc import Callable, Iterable, Sequence
+from datetime import timedelta
 
 from balancer import scoreboard as sb
 from balancer.model import Health
@@ -27,6 +28,11 @@ class Board:
     def healthy_since_ns(self, node_slot: int) -> int:
         """Return since when a node is healthy, 0 when it is not."""
         return self.shared.cells[sb.control_cell(node_slot) + sb.C_HEALTHY_SINCE_NS]
+
+    def healthy_for(self, node_slot: int) -> timedelta:
+        """Return for how long a node has been healthy, 0 when it is not."""
+        since_ns = self.healthy_since_ns(node_slot)
+        return timedelta(microseconds=(self._clock_ns() - since_ns) / 1000) if since_ns else timedelta()
 
     def verdict(self, node_slot: int, health: Health, *, check_ok: bool) -> None:
         """Write the word on a node after a check of it, and wake the workers when it is another one."""

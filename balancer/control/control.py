@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import os
 from collections.abc import Iterable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
@@ -14,7 +15,7 @@ from balancer.control.addresses import Addresses
 from balancer.control.admin.app import Api, Gate
 from balancer.control.admin.endpoints import endpoints
 from balancer.control.admin.services import Services
-from balancer.control.admin.sockets import host_names, tcp_socket, unix_socket
+from balancer.control.admin.sockets import host_names, listening
 from balancer.control.board import Board
 from balancer.control.certificates import ends
 from balancer.control.designation_store import FileStore, Stores
@@ -127,7 +128,11 @@ class Control:
             explain=self._gatherer.explain,
             metrics=Metrics(outside.board.shared, self._gatherer.facts).exposition,
         )
-        gate = Gate(tokens=lambda: self._vault.opened.tokens, hosts=host_names)
+        gate = Gate(
+            tokens=lambda: self._vault.opened.tokens,
+            hosts=lambda: [*host_names(), *self._site.config.admin.hosts],
+            management_token=self._management_token,
+        )
         return Api(endpoints(services), gate, self._count_action)
 
     # --- what others tell us --------------------------------------------------------------------------------
@@ -139,6 +144,9 @@ class Control:
         self._versions.allow_mixed = current.config.versions.allow_mixed
         self._versions.judge(self._prober)
         self._designations.look()
+        logging.getLogger().setLevel(current.config.log.level.upper())
+        if self._api.addresses:
+            self._work.put_nowait("admin")  # later: the request that asked for this may be on a socket that goes
         self._gatherer.certificates = await asyncio.to_thread(ends, current.config)
 
     def _set_plans(self, current: Current, snapshot: Snapshot) -> None:
@@ -201,6 +209,9 @@ class Control:
     def _unreadable(self, fault: str) -> None:
         self._events.add("state-unreadable", fault, level="warning")
 
+    def _management_token(self) -> bytes:
+        return self._vault.opened.secrets.token.encode()
+
     def _count_action(self, action: str, result: str) -> None:
         self._gatherer.tallies.actions[action, result] += 1
 
@@ -226,7 +237,6 @@ class Control:
         tasks.create_task(self._board.beat(), name="heartbeat")
         tasks.create_task(self._events.run(), name="events")
         loaded, current = await self._reader.read()
-        logging.getLogger().setLevel(current.config.log.level.upper())
         for fault in loaded.warnings:
             logger.warning("%s: %s", fault.path, fault.message)
         await self._vault.open(current.config, ())
@@ -245,20 +255,30 @@ class Control:
         ):
             tasks.create_task(task, name=name)
         await self._serve()
+        count = len(self._outside.publisher.workers)
+        text = (
+            f"control started (pid {os.getpid()}) over {count} workers, generation {self._outside.publisher.generation}"
+        )
+        self._events.add("control-started", text)
         await self._outside.parent.send({"type": "ready"})
 
     async def _serve(self) -> None:
-        """Open the admin API. An address that cannot be used is an event: traffic does not depend on it."""
+        """Serve the admin API where the configuration says.
+
+        An address that cannot be used is an event: traffic does not depend on it.
+        """
         admin = self._site.config.admin
-        try:
-            await self._api.serve(unix_socket(Path(admin.socket)))
-        except OSError as exc:
-            self._events.add("admin-failed", f"admin socket {admin.socket}: {exc.strerror or exc}", level="error")
-        if admin.listen:
+        wanted = [f"unix:{admin.socket}", *([str(admin.listen)] if admin.listen else [])]
+        for address in set(self._api.addresses) - set(wanted):
+            await self._api.stop(address)
+        for address in wanted:
+            if address in self._api.addresses:
+                continue
             try:
-                await self._api.serve(tcp_socket(admin.listen))
+                await self._api.serve(address, listening(address))
             except OSError as exc:
-                self._events.add("admin-failed", f"admin address {admin.listen}: {exc.strerror or exc}", level="error")
+                text = f"the admin API cannot be served at {address}: {exc.strerror or exc}"
+                self._events.add("admin-failed", text, level="error")
 
     async def _sample(self) -> None:
         said = ""
@@ -280,6 +300,8 @@ class Control:
                         await self._reader.reload("SIGHUP")
                     case "reopen-log":
                         await self._outside.publisher.reopen_logs()
+                    case "admin":
+                        await self._serve()
                     case _:
                         await self._site.refresh()
             except BalanceError as exc:

@@ -2,11 +2,8 @@
 
 import asyncio
 from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import asdict, dataclass, field
-from typing import Any, Protocol
-
-import asyncpg
+from dataclasses import asdict, dataclass
+from typing import Protocol
 
 from balancer.config.inventory import Designated
 from balancer.config.schema import Config
@@ -14,29 +11,6 @@ from balancer.control.statefile import StateFile
 from balancer.errors import StateError
 
 LEASE_S = 15.0  # how long a reading of the shared row may be acted on
-DATABASE_S = 3.0
-
-# IF NOT EXISTS alone fails when two create it at once; the lock ends with this one implicit transaction.
-_TABLE = """
-SELECT pg_advisory_xact_lock(hashtext('arv_balance_designation'));
-CREATE TABLE IF NOT EXISTS arv_balance_designation (
-    cluster text NOT NULL, name text NOT NULL, node text NOT NULL, epoch bigint NOT NULL,
-    until timestamptz NOT NULL, at text NOT NULL, who text NOT NULL, reason text NOT NULL,
-    PRIMARY KEY (cluster, name))
-"""
-# Reading renews: `until` says how long somebody may still be acting on this decision.
-_READ = """
-UPDATE arv_balance_designation SET until = clock_timestamp() + make_interval(secs => $3)
-WHERE cluster = $1 AND name = $2 RETURNING node, epoch, at, who, reason
-"""
-_SET = """
-INSERT INTO arv_balance_designation AS held (cluster, name, node, epoch, until, at, who, reason)
-VALUES ($1, $2, $3, $4, clock_timestamp() + make_interval(secs => $5), $6, $7, $8)
-ON CONFLICT (cluster, name) DO UPDATE
-SET node = excluded.node, epoch = excluded.epoch, until = excluded.until, at = excluded.at, who = excluded.who,
-    reason = excluded.reason
-WHERE held.epoch = $9 RETURNING epoch
-"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -111,72 +85,14 @@ class FileStore:
         return self._known
 
 
-@dataclass(slots=True)
-class PostgresStore:
-    """One row a designation, shared by all balancers of a cluster. `dsn` is a secret."""
-
-    cluster: str
-    dsn: str = field(repr=False)
-    _connection: "asyncpg.Connection[asyncpg.Record] | None" = None
-    _lock: asyncio.Lock = field(default_factory=asyncio.Lock)
-
-    async def read(self, name: str) -> Remembered | None:
-        """Return the newest decision, and renew it."""
-        row = await self._row(_READ, self.cluster, name, LEASE_S)
-        return Remembered(**dict(row)) if row else None
-
-    async def swap(self, name: str, expected_epoch: int, fresh: Remembered) -> bool:
-        """Compare the epoch and set, in one statement."""
-        row = await self._row(
-            _SET,
-            self.cluster,
-            name,
-            fresh.node,
-            fresh.epoch,
-            LEASE_S,
-            fresh.at,
-            fresh.who,
-            fresh.reason,
-            expected_epoch,
-        )
-        return row is not None
-
-    async def close(self) -> None:
-        """Close the connection."""
-        async with self._lock:
-            await self._drop()
-
-    async def _row(self, statement: str, *values: Any) -> asyncpg.Record | None:
-        async with self._lock:
-            try:
-                async with asyncio.timeout(DATABASE_S):
-                    connection = await self._connected()
-                    return await connection.fetchrow(statement, *values)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:  # TimeoutError is an OSError
-                await self._drop()
-                why = "no answer in time" if isinstance(exc, TimeoutError) else str(exc)
-                raise StateError(f"the database of the designations cannot be used: {why}") from exc
-
-    async def _connected(self) -> "asyncpg.Connection[asyncpg.Record]":
-        if self._connection is None or self._connection.is_closed():
-            self._connection = await asyncpg.connect(self.dsn, timeout=DATABASE_S)
-            await self._connection.execute(_TABLE)
-        return self._connection
-
-    async def _drop(self) -> None:
-        connection, self._connection = self._connection, None
-        if connection is not None:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
-                connection.terminate()
-
-
 class Stores:
     """Gives the store that a designation is configured with. `dsn` is asked each time: it may be another one by now."""
 
     def __init__(self, file: FileStore, dsn: Callable[[], str]) -> None:
         self._file = file
         self._dsn = dsn
-        self._shared: PostgresStore | None = None
+        self._shared: Store | None = None
+        self._shared_by = ("", "")
 
     def __call__(self, config: Config, item: Designated) -> Store:
         """Return the store. Raises StateError when there is no DSN for it."""
@@ -185,8 +101,10 @@ class Stores:
         dsn = self._dsn()
         if not dsn:
             raise StateError("state.database cannot be read, and the designation is kept there")
-        if self._shared is None or (self._shared.cluster, self._shared.dsn) != (config.cluster, dsn):
-            self._shared = PostgresStore(config.cluster, dsn)
+        if self._shared is None or self._shared_by != (config.cluster, dsn):
+            from balancer.control.designation_row import PostgresStore  # a site with one balancer needs no database
+
+            self._shared, self._shared_by = PostgresStore(config.cluster, dsn), (config.cluster, dsn)
         return self._shared
 
     async def close(self) -> None:

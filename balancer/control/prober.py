@@ -132,7 +132,9 @@ class Prober(AbstractAsyncContextManager["Prober"]):
             counter=limits.rise + limits.fall - 1 if is_up else 0,
             differs=health is Health.MISMATCHED,
         )
-        return Seen(state, since=None if health is Health.CHECKING else self._now())
+        return Seen(
+            state, since=None if health is Health.CHECKING else self._now() - self._board.healthy_for(plan.slot)
+        )
 
     def check_now(self, name: str) -> None:
         """Check a node without waiting for its turn."""

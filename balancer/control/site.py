@@ -12,7 +12,7 @@ from typing import Protocol
 from urllib.parse import urlsplit
 
 from balancer.config import build
-from balancer.config.overlay import Holder
+from balancer.config.overlay import Holder, Overlay
 from balancer.config.schema import Config
 from balancer.config.slots import Slots
 from balancer.control.addresses import Addresses
@@ -171,12 +171,17 @@ class Site:
             raise RefusedError("arv-balance is still starting: no configuration is loaded yet")
         return self.current
 
+    def overlay(self, intents: Intents | None = None) -> Overlay:
+        """Return what is laid over the file: the intents that stand, or these."""
+        items = self.intents if intents is None else intents
+        return overlay(items, done=self.done, holders=self.holders, monotonic=self.parts.clock.at)
+
     async def _build(self, current: Current, intents: Intents) -> Bundle:
         publisher = self.parts.publisher
         built = await asyncio.to_thread(
             build.snapshot,
             current.config,
-            overlay(intents, done=self.done, holders=self.holders, monotonic=self.parts.clock.at),
+            self.overlay(intents),
             generation=publisher.generation + 1,
             slots=self._slots or (Slots.of(publisher.bundle.snapshot) if publisher.bundle else None),
             busy_nodes=publisher.board.busy_slots(),

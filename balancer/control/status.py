@@ -72,6 +72,7 @@ class Status:
                 "connections": board.total(sb.W_CONNECTIONS),
             },
             "nodes": nodes,
+            "removed": self._removed(),
             "designations": self._from.designations(),
             "pause": intent_document(pause) if pause else None,
             "intents": [intent_document(item) for item in site.intents],
@@ -184,6 +185,9 @@ class Status:
         if last and not last.ok:
             causes.append(f"the configuration on disk is not in use: {last.error}")
         return causes
+
+    def _removed(self) -> list[str]:
+        return [node.name for node in self._from.site.snapshot.nodes if node.admin is Admin.REMOVED]
 
     def _workers(self) -> list[Document]:
         cells, found = self._from.board.shared.cells, []

@@ -53,6 +53,8 @@ class Upkeep:
 
         await self._site.change(without)
         for item in ended:
+            if item.kind is Kind.RATE:
+                continue  # part of a resume, and told with it
             what = f"{item.kind.value} of {item.node}" if item.node else item.kind.value
             self._events.add(
                 "intent-ended", f"{what} by {item.who} ended by itself", node=item.node, reason=item.reason

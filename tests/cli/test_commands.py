@@ -15,7 +15,8 @@ from typing import Any
 import pytest
 
 from balancer.cli.reference import markdown
-from balancer.observe.metrics import reference
+from balancer.control.admin import endpoints
+from balancer.observe import metrics
 from tests.control.harness import FakeNode, Rig, nodes, rig, until
 
 ROOT = Path(__file__).parents[2]
@@ -256,6 +257,8 @@ def test_what_watchdogs_type_imports_nothing_heavy(arguments: list[str]) -> None
     assert ran.stdout.strip() == "[]"
 
 
-@pytest.mark.parametrize(("name", "make"), [("cli", markdown), ("metrics", reference)])
+@pytest.mark.parametrize(
+    ("name", "make"), [("cli", markdown), ("metrics", metrics.reference), ("admin-api", endpoints.reference)]
+)
 def test_the_reference_is_current(name: str, make: Callable[[], str]) -> None:
     assert (ROOT / "docs" / f"{name}.md").read_text() == make(), "write it again: make docs"

@@ -69,7 +69,7 @@ def warnings(text: str, env: dict[str, str] | None = None) -> list[str]:
             HEAD + NODES + "designated: {dns: {store: postgres}}\n",
             ["3:27 designated.dns.store: store: postgres needs state.database"],
         ),
-        (HEAD + NODES + 'admin: {listen: "127.0.0.1:1"}\n', ["3:17 admin.listen: admin.listen needs tokens"]),
+        (HEAD + NODES + 'admin: {listen: "10.0.0.1:1"}\n', ["3:17 admin.listen: admin.listen needs tokens"]),
         (
             HEAD + NODES + "health: {token: {}}\n",
             ["3:10 health.token: says not where the secret is kept, exactly one is needed"],

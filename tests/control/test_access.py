@@ -10,7 +10,7 @@ import pytest
 
 from balancer.control.admin.access import Asked, Caller, Role, Token, host_name, tcp_caller
 from balancer.control.admin.problem import ProblemError
-from tests.control.harness import nodes, rig
+from tests.control.harness import nodes, rig, until
 
 TOKENS = (
     Token("eye", Role.VIEWER, b"viewer-token"),
@@ -135,6 +135,62 @@ async def test_roles_hold_over_tcp_and_tokens_reach_no_answer() -> None:
             assert document["intents"][0]["who"] == "hand"
             everything = str(document) + str(await control.events())
         assert not any(token.secret.decode() in everything for token in TOKENS)
+
+
+async def test_monitors_come_in_with_the_clusters_management_token_and_see_no_more() -> None:
+    port = free_port()
+    async with nodes("api1") as fakes, rig(fakes, start=False) as control:
+        token = control.folder / "management-token"
+        token.write_text("management-secret")
+        token.chmod(0o600)
+        fakes[0].token = "management-secret"
+        control.config["health"]["token"] = {"file": str(token)}
+        control.config["admin"] |= {"listen": f"127.0.0.1:{port}"}
+        control.write_config()
+        await control.start()
+        await control.until_states(api1="healthy")
+        headers = {"Authorization": "Bearer management-secret"}
+        async with aiohttp.ClientSession(f"http://127.0.0.1:{port}", headers=headers) as session:
+            async with session.get("/_health/ping") as response:
+                assert await response.json() == {"health": "OK"}
+            async with session.get("/metrics") as response:
+                assert "arv_balance_node_up" in await response.text()
+            async with session.post("/v1/nodes/api1/drain", json={}) as response:
+                assert response.status == 403
+            await fakes[0].stop()
+            await control.until_states(api1="unhealthy")
+            async with session.get("/_health/ping") as response:
+                assert (response.status, (await response.json())["health"]) == (200, "ERROR")
+
+
+async def test_the_admin_addresses_follow_the_configuration() -> None:
+    port = free_port()
+    async with nodes("api1") as fakes, rig(fakes) as control:
+        await control.until_states(api1="healthy")
+        control.config["admin"] |= {"listen": f"127.0.0.1:{port}"}
+        control.write_config()
+        await control.post("/v1/config/reload")
+
+        async def answers() -> bool:
+            try:
+                async with (
+                    aiohttp.ClientSession() as session,
+                    session.get(f"http://127.0.0.1:{port}/livez") as response,
+                ):
+                    return response.status == 200
+            except aiohttp.ClientError:
+                return False
+
+        await until(answers)
+        del control.config["admin"]["listen"]
+        control.write_config()
+        await control.post("/v1/config/reload")
+
+        async def silent() -> bool:
+            return not await answers()
+
+        await until(silent)
+        assert (await control.get("/v1/status"))["serving"] == 1
 
 
 async def test_the_unix_socket_is_for_its_owner_and_group_and_names_who_asked() -> None:

@@ -7,7 +7,8 @@ from typing import Any
 
 import pytest
 
-from balancer.control.designation_store import FileStore, PostgresStore, Remembered, Store, moved
+from balancer.control.designation_row import PostgresStore
+from balancer.control.designation_store import FileStore, Remembered, Store, moved
 from balancer.control.statefile import StateFile
 from balancer.errors import StateError
 from balancer.model import Designation

@@ -70,11 +70,7 @@ def tcp_caller(asked: Asked, tokens: Sequence[Token], hosts: Sequence[str]) -> C
     Without any configured token, loopback may read and nobody may change anything. The Host list defeats DNS
     rebinding, the Origin check keeps other sites' pages from acting with a browser's credentials.
     """
-    host = host_name(asked.host)
-    if not _is_known(host, hosts):
-        raise ProblemError(421, f"this is not {host or 'that host'!r}", why="the Host field names another server")
-    if asked.is_mutation and not _is_same_origin(asked):
-        raise ProblemError(403, "the request comes from another site", why="its Origin is not this server's")
+    check_origin(asked, hosts)
     if not tokens:
         if asked.is_loopback and not asked.is_mutation:
             return Caller("loopback", Role.VIEWER)
@@ -84,6 +80,24 @@ def tcp_caller(asked: Asked, tokens: Sequence[Token], hosts: Sequence[str]) -> C
             hint="use the Unix socket, or configure admin.tokens",
         )
     return _token_caller(asked.authorization, tokens)
+
+
+def monitoring_caller(asked: Asked, token: bytes, hosts: Sequence[str]) -> Caller | None:
+    """Return who asks when it is a monitor with the cluster's management token, None when it is not."""
+    scheme, _, given = asked.authorization.partition(" ")
+    if not token or scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token):
+        return None
+    check_origin(asked, hosts)
+    return Caller("management token", Role.VIEWER)
+
+
+def check_origin(asked: Asked, hosts: Sequence[str]) -> None:
+    """Raise ProblemError for a Host that is not ours, or a change that another site's page asks for."""
+    host = host_name(asked.host)
+    if not _is_known(host, hosts):
+        raise ProblemError(421, f"this is not {host or 'that host'!r}", why="the Host field names another server")
+    if asked.is_mutation and not _is_same_origin(asked):
+        raise ProblemError(403, "the request comes from another site", why="its Origin is not this server's")
 
 
 def _token_caller(authorization: str, tokens: Sequence[Token]) -> Caller:
@@ -111,9 +125,10 @@ def _is_known(host: str, hosts: Sequence[str]) -> bool:
     if host == "localhost" or host in hosts:
         return True
     try:
-        return ip_address(host).is_loopback
+        ip_address(host)
     except ValueError:
         return False
+    return True  # an address cannot be made to mean another machine, as a name can
 
 
 def _is_same_origin(asked: Asked) -> bool:

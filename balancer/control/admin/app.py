@@ -12,7 +12,7 @@ from typing import Any
 from aiohttp import web
 
 from balancer.control.admin import problem
-from balancer.control.admin.access import Asked, Caller, Role, Token, tcp_caller, unix_caller
+from balancer.control.admin.access import Asked, Caller, Role, Token, monitoring_caller, tcp_caller, unix_caller
 from balancer.control.admin.problem import ProblemError
 from balancer.errors import BalanceError
 
@@ -55,6 +55,12 @@ class Endpoint:
     content_type: str = "application/json"
     status: int = 200
     refusals: tuple[int, ...] = ()
+    for_monitors: bool = False  # the cluster's management token opens it as well
+
+    @property
+    def action(self) -> str:
+        """A short name: `nodes-drain`."""
+        return "-".join(part for part in self.path.split("/") if part and part != "v1" and not part.startswith("{"))
 
 
 @dataclass(frozen=True, slots=True)
@@ -63,6 +69,7 @@ class Gate:
 
     tokens: Callable[[], Sequence[Token]]
     hosts: Callable[[], Sequence[str]]
+    management_token: Callable[[], bytes] = bytes
 
 
 class Api:
@@ -72,22 +79,31 @@ class Api:
         self.endpoints = tuple(endpoints)
         self._gate = gate
         self._counted = counted
-        self._runners: list[web.AppRunner] = []
+        self._runners: dict[str, web.AppRunner] = {}
 
-    async def serve(self, sock: socket.socket) -> None:
-        """Serve on a listening socket, which becomes ours, until `close`."""
+    @property
+    def addresses(self) -> tuple[str, ...]:
+        """Where it serves."""
+        return tuple(self._runners)
+
+    async def serve(self, address: str, sock: socket.socket) -> None:
+        """Serve on a listening socket, which becomes ours, until `stop`. `address` is its name."""
         app = web.Application(client_max_size=BODY_BYTES, middlewares=[_problems])
         for endpoint in self.endpoints:
             app.router.add_route(endpoint.method, endpoint.path, self._adapter(endpoint))
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
-        self._runners.append(runner)
+        self._runners[address] = runner
         await web.SockSite(runner, sock).start()
 
+    async def stop(self, address: str) -> None:
+        """Stop serving at an address; what is under way there has a second to end."""
+        await self._runners.pop(address).cleanup()
+
     async def close(self) -> None:
-        """Stop serving."""
-        while self._runners:
-            await self._runners.pop().cleanup()
+        """Stop serving everywhere."""
+        for address in self.addresses:
+            await self.stop(address)
 
     def _adapter(self, endpoint: Endpoint) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         async def handle(request: web.Request) -> web.StreamResponse:
@@ -102,10 +118,10 @@ class Api:
                 found = await endpoint.handler(Call(caller, request, await _body(request) if is_mutation else {}))
             except (ProblemError, BalanceError) as exc:
                 if is_mutation:
-                    self._counted(endpoint.summary, "refused")
+                    self._counted(endpoint.action, "refused")
                 raise exc if isinstance(exc, ProblemError) else problem.from_error(exc) from exc
             if is_mutation:
-                self._counted(endpoint.summary, "done")
+                self._counted(endpoint.action, "done")
             return found if isinstance(found, web.StreamResponse) else json_response(found, endpoint.status)
 
         return handle
@@ -124,6 +140,10 @@ class Api:
             is_mutation=request.method not in SAFE_METHODS,
             is_loopback=request.remote is not None and ip_address(request.remote).is_loopback,
         )
+        if endpoint.for_monitors:
+            monitor = monitoring_caller(asked, self._gate.management_token(), self._gate.hosts())
+            if monitor is not None:
+                return monitor
         return tcp_caller(asked, self._gate.tokens(), self._gate.hosts())
 
 

@@ -1,12 +1,14 @@
 """The routes of the admin API: one table, from which the server and its description are made."""
 
+from typing import cast
+
 from balancer.control.admin import schemas
 from balancer.control.admin.access import Role
 from balancer.control.admin.app import Call, Endpoint
 from balancer.control.admin.general import GeneralRoutes
 from balancer.control.admin.history import EventRoutes
 from balancer.control.admin.nodes import NodeRoutes
-from balancer.control.admin.openapi import describe
+from balancer.control.admin.openapi import describe, markdown
 from balancer.control.admin.services import Document, Services
 from balancer.control.admin.traffic import TrafficRoutes
 
@@ -38,6 +40,11 @@ def endpoints(services: Services) -> list[Endpoint]:
     return found
 
 
+def reference() -> str:
+    """Return docs/admin-api.md. Handlers are named for it, never called."""
+    return markdown(endpoints(cast(Services, None)))
+
+
 def _general(services: Services) -> list[Endpoint]:
     general, history = GeneralRoutes(services), EventRoutes(services)
     viewer, health = Role.VIEWER, schemas.HEALTH
@@ -56,7 +63,24 @@ def _general(services: Services) -> list[Endpoint]:
             query=(("verbose", "say each thing that was looked at"),),
             refusals=(503,),
         ),
-        Endpoint("GET", "/metrics", viewer, general.metrics, "Metrics for Prometheus", content_type="text/plain"),
+        Endpoint(
+            "GET",
+            "/metrics",
+            viewer,
+            general.metrics,
+            "Metrics for Prometheus; the cluster's management token opens it, too",
+            content_type="text/plain",
+            for_monitors=True,
+        ),
+        Endpoint(
+            "GET",
+            "/_health/ping",
+            viewer,
+            general.ping,
+            "Health as the services of an Arvados cluster tell it; opened by the cluster's management token",
+            schemas.PING,
+            for_monitors=True,
+        ),
         Endpoint("GET", "/v1/status", viewer, general.status, "Everything at once", schemas.STATUS),
         Endpoint("GET", "/v1/ledger", viewer, general.ledger, "How all exchanges ended", schemas.LEDGER),
         Endpoint("GET", "/v1/config", viewer, general.config, "Which configuration runs", schemas.CONFIG),

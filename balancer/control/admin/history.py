@@ -18,12 +18,12 @@ class EventRoutes:
     """The history, once or as it goes on."""
 
     def __init__(self, services: Services) -> None:
-        self._events = services.events
+        self._services = services
 
     async def events(self, call: Call) -> Any:
         """Return the newest events, or follow them as lines or as server-sent events."""
         query = call.request.query
-        found = self._events.recent(
+        found = self._services.events.recent(
             limit=number(query, "limit", 200),
             after=number(query, "after", int(call.request.headers.get("Last-Event-ID", "0") or 0)),
             node=query.get("node", ""),
@@ -40,7 +40,7 @@ class EventRoutes:
         response = web.StreamResponse(headers=headers)
         response.content_type = "text/event-stream" if as_sse else "application/jsonl"
         form = _as_sse if as_sse else _as_line
-        async with self._events.follow() as queue:
+        async with self._services.events.follow() as queue:
             await response.prepare(call.request)
             for event in found:
                 await response.write(form(event))

@@ -80,3 +80,37 @@ def _query_parameters(endpoint: Endpoint) -> list[dict[str, Any]]:
         {"name": name, "in": "query", "required": False, "description": meaning, "schema": {"type": "string"}}
         for name, meaning in endpoint.query
     ]
+
+
+def markdown(endpoints: Sequence[Endpoint]) -> str:
+    """Return docs/admin-api.md."""
+    lines = [
+        "# Admin API",
+        "",
+        "HTTP with JSON over the Unix socket `admin.socket` (who may open it is an admin) and, when `admin.listen` is",
+        "set, over TCP with a token (`Authorization: Bearer`). Documents carry their version in `schema`; errors are",
+        "problem objects (RFC 9457) with `what`, `why` and `try`. `GET /v1/openapi.json` describes all of it for",
+        "programs. Generated from `balancer/control/admin/endpoints.py`.",
+        "",
+        "| Method | Path | Role | |",
+        "|---|---|---|---|",
+    ]
+    for endpoint in endpoints:
+        role = "-" if endpoint.role is Role.NOBODY else endpoint.role.name.lower()
+        lines.append(f"| {endpoint.method} | `{endpoint.path}` | {role} | {endpoint.summary} |")
+    for endpoint in endpoints:
+        if not endpoint.query and endpoint.body is None:
+            continue
+        lines += ["", f"## {endpoint.method} {endpoint.path}", ""]
+        lines += [f"* `?{name}`: {meaning}" for name, meaning in endpoint.query]
+        members = (endpoint.body or {}).get("properties", {})
+        lines += [f"* `{name}`: {_kind(schema)}" for name, schema in members.items()]
+    return "\n".join(lines) + "\n"
+
+
+def _kind(schema: dict[str, Any]) -> str:
+    kind = schema.get("type", "any")
+    text = " or ".join(kind) if isinstance(kind, list) else str(kind)
+    if "maximum" in schema:
+        text += f" {schema['minimum']} to {schema['maximum']}"
+    return f"{text}; {schema['description']}" if "description" in schema else text

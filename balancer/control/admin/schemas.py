@@ -46,6 +46,8 @@ def open_(schema: Schema) -> Schema:
 PROBLEM = open_(document("arv-balance/problem/v1", status=COUNT, title=TEXT, what=TEXT, why=TEXT, **{"try": TEXT}))
 HEALTH = open_({**document("arv-balance/health/v1", ok=FLAG)})
 
+PING = open_(record(health={"enum": ["OK", "ERROR"]}))
+
 INTENT = record(
     kind={"enum": ["drain", "weight", "add", "remove", "pause", "rate"]},
     node=TEXT,
@@ -144,6 +146,7 @@ STATUS = document(
         connections=COUNT,
     ),
     nodes=many(record(**_NODE)),
+    removed=many(TEXT),
     designations=many(_DESIGNATION),
     pause=maybe(INTENT),
     intents=many(INTENT),

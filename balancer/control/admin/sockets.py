@@ -25,6 +25,13 @@ def unix_socket(path: Path) -> socket.socket:
     return sock
 
 
+def listening(address: str) -> socket.socket:
+    """Listen at `unix:/path` or `HOST:PORT`. Raises OSError."""
+    if address.startswith("unix:"):
+        return unix_socket(Path(address.removeprefix("unix:")))
+    return tcp_socket(address)
+
+
 def host_names() -> list[str]:
     """Return the names that this machine may be called by in a Host field, beside loopback."""
     return [socket.gethostname().lower(), socket.getfqdn().lower()]
