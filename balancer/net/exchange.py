@@ -37,6 +37,7 @@ if TYPE_CHECKING:
 HELD_BODY_BYTES = 64 << 10  # of a request body, kept so that an idempotent request can be repeated
 FRESH_IDLE_NS = int(FRESH_IDLE_S * 1e9)
 _WAITING, _DONE = State.WAITING, State.DONE  # a member looked up in its enum costs 90 ns
+CLIENT_LEFT = 499  # status in the log and the metrics of an exchange whose client left without an answer
 BACKOFF_S, BACKOFF_MAX_S = 0.025, 0.25
 
 _NODE_ERROR = {
@@ -540,6 +541,7 @@ class Exchange:
             if not worker.lot.leave(self):
                 worker.queue.leave(self)
             self.abandon_node()
+            self.status = self.status if self.downstream else CLIENT_LEFT
             self.end(NO_ANSWER[cause], cause)
 
     def end(self, outcome: Outcome, cause: Cause) -> None:

@@ -1,6 +1,7 @@
 """A node as a worker sees it: its address, pool of idle connections, passive signs, and tallies of this turn."""
 
 import socket
+from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
 from balancer.core.health import EJECTION_S, verdict_is_stale
@@ -101,6 +102,8 @@ class NodeState:
         """
         if self.node.admin is not Admin.ENABLED or self.cells[self.control + C_HEALTH] != Health.HEALTHY:
             return False
+        if self.address is None:
+            return False
         if now >= self.ejected_until:
             return True
         # A verdict that is newer than what made us eject it is worth more than that.
@@ -158,8 +161,15 @@ class NodeState:
             connection.close()
 
 
-def _address(node: Node) -> tuple[int, str | tuple[str, int]]:
-    """Return (family, address). Names were resolved by control: the loop must never wait for a name server."""
+def _address(node: Node) -> tuple[int, str | tuple[str, int] | None]:
+    """Return (family, address); no address while control has not resolved the node's name.
+
+    The loop must never wait for a name server, so a name here is as good as nothing.
+    """
     if node.unix_path:
         return socket.AF_UNIX, node.unix_path
-    return (socket.AF_INET6 if ":" in node.host else socket.AF_INET), (node.host, node.port)
+    try:
+        version = ip_address(node.host.partition("%")[0]).version
+    except ValueError:
+        return socket.AF_INET, None
+    return (socket.AF_INET6 if version == 6 else socket.AF_INET), (node.host, node.port)

@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from balancer.core.exchange import Cause, State
 from balancer.core.headers import response_head
 from balancer.core.message import ResponseHead
+from balancer.core.websocket import CLOSE_TO_CLIENT, CLOSE_TO_NODE, FrameFollower
 from balancer.model import Outcome
 from balancer.net.poller import READ, WRITE
 from balancer.net.stream import READABLE, Stream
@@ -17,21 +18,22 @@ if TYPE_CHECKING:
     from balancer.net.plane import Plane
     from balancer.net.upstream import Upstream
 
-CLOSE_1001 = b"\x88\x02\x03\xe9"  # WebSocket Close, going away, from a server (RFC 6455 section 5.5.1)
-CLOSE_1001_MASKED = b"\x88\x82\0\0\0\0\x03\xe9"  # from a client; a mask of zeros is a mask
 LAST_WORDS_NS = 2_000_000_000  # after a Close or half-close the ends have this long
 
 
 class End(Stream):
     """One side of a tunnel; takes over the socket of a client or node connection."""
 
-    __slots__ = ("ended", "other", "tunnel", "wants_end")
+    __slots__ = ("ended", "frames", "goodbye", "muted", "other", "tunnel", "wants_end")
 
     def __init__(self, tunnel: "Tunnel", old: Stream) -> None:
         super().__init__(old.reactor, old.sock, old.fd)
         self.tunnel = tunnel
         self.other: End = self
         self.ended = False  # it sends no more
+        self.frames: FrameFollower | None = None  # of a WebSocket: what was read here so far
+        self.goodbye = b""  # goes to the other end at the next boundary, and nothing after it
+        self.muted = False  # what is read here is thrown away: the other end has had its last word
         self.wants_end = False  # the other end sends no more: half-close once `out` is gone
         self.out = old.out
         self.mask = old.mask
@@ -56,20 +58,43 @@ class End(Stream):
             self.tunnel.close(Cause.TUNNEL_CLOSED)
             return
         tunnel = self.tunnel
-        tunnel.deadline = reactor.now + tunnel.idle_ns
+        if not tunnel.ending:
+            tunnel.deadline = reactor.now + tunnel.idle_ns
         if count == 0:
             self.ended = True
             self.interest(self.mask & ~READ)  # level-triggered: the end would be reported for ever
             self.other.finish_sending()
             return
+        if self.muted:
+            return
         if self is tunnel.down:
             tunnel.exchange.request_bytes += count
         else:
             tunnel.exchange.response_bytes += count
+        view = reactor.view[:count]
+        if self.frames is not None:
+            boundary = self.frames.feed(view)
+            if self.goodbye and boundary >= 0:
+                self._last_word(view[:boundary])
+                return
         other = self.other
-        other.write(reactor.view[:count])
+        other.write(view)
         if other.out and not self.closed:
             self.interest(self.mask & ~READ)
+
+    def take_leave(self, goodbye: bytes) -> None:
+        """Let the other end have `goodbye` as its last word, between two frames; without one just the end."""
+        self.goodbye = goodbye
+        if self.frames is None or self.frames.at_boundary:
+            self._last_word(b"")
+
+    def _last_word(self, before: "memoryview | bytes") -> None:
+        self.muted = True
+        other = self.other
+        if not other.closed and not other.wants_end:
+            if before or self.goodbye:
+                other.write(self.goodbye, bytes(before))
+            other.finish_sending()
 
     def finish_sending(self) -> None:
         """Half-close after what is left to send."""
@@ -121,12 +146,9 @@ class Tunnel:
         """Ask both ends to go: WebSocket Close 1001, or half-close."""
         self.ending = True
         self.deadline = self.up.reactor.now + LAST_WORDS_NS
-        if self.websocket:
-            self.down.write(CLOSE_1001)
-            self.up.write(CLOSE_1001_MASKED)
-        self.down.finish_sending()
-        if not self.up.closed:
-            self.up.finish_sending()
+        self.up.take_leave(CLOSE_TO_CLIENT if self.websocket else b"")
+        if not self.exchange.done:
+            self.down.take_leave(CLOSE_TO_NODE if self.websocket else b"")
 
     def close(self, cause: Cause) -> None:
         """Close both ends and book the exchange."""
@@ -167,6 +189,10 @@ class Tunnels:
         first_up, client.data = client.data, b""
         tunnel.down, tunnel.up = End(tunnel, client), End(tunnel, upstream)
         tunnel.down.other, tunnel.up.other = tunnel.up, tunnel.down
+        if tunnel.websocket:
+            tunnel.down.frames, tunnel.up.frames = FrameFollower(), FrameFollower()
+            tunnel.up.frames.feed(rest)
+            tunnel.down.frames.feed(first_up)
         exchange.upstream = None
         plane.connection_became_tunnel(client)
         self.open_ones.add(tunnel)

@@ -80,7 +80,7 @@ class Upstream(Stream):
         try:
             if node.family != socket.AF_UNIX:
                 raw.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
-            code = raw.connect_ex(node.address)
+            code = raw.connect_ex(node.address) if node.address is not None else errno.EADDRNOTAVAIL
         except OSError:
             code = -1
         if code not in (0, errno.EINPROGRESS):

@@ -14,13 +14,17 @@ from tests.support.worker import Worker, running, snapshot_of, wait_until
 WEBSOCKET = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
 
 
+GREETING = b"\x81\x02hi"  # a text frame
+FRAME = b"\x81\x8a\0\0\0\0still open"  # masked, as a client sends it
+
+
 def agree(got: Request) -> list[Step] | None:
     """Switches to whatever is asked, greets, then echoes."""
     token = got.one("Upgrade")
     if token is None:
         return None
-    head = f"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: {token}\r\nX-Hop: 1\r\n\r\nhi"
-    return [head.encode(), Echo()]
+    head = f"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: {token}\r\nX-Hop: 1\r\n\r\n"
+    return [head.encode() + GREETING, Echo()]
 
 
 def opened(worker: Worker, *lines: str, method: str = "GET") -> Client:
@@ -30,7 +34,7 @@ def opened(worker: Worker, *lines: str, method: str = "GET") -> Client:
     found = client.read()
     assert found.status == 101
     assert found.one("X-Request-Id") is not None
-    assert client.read_raw(2) == b"hi"
+    assert client.read_raw(4) == GREETING
     return client
 
 
@@ -96,18 +100,31 @@ def test_a_half_closed_tunnel_costs_no_cpu() -> None:
         client.close()
 
 
-def test_draining_a_node_says_goodbye_after_the_grace() -> None:
-    with Upstream(agree) as node, Upstream() as other:
+@pytest.mark.parametrize("cut", [0, 1, 2, 7, len(FRAME) - 1])
+def test_draining_a_node_says_goodbye_between_frames_after_the_grace(cut: int) -> None:
+    with Upstream(agree) as node:
         snapshot = snapshot_of(node.port, drain=Drain(tunnel_grace_s=0.3))
         with running(snapshot) as worker, opened(worker, *WEBSOCKET) as client:
             draining = replace(snapshot.nodes[0], admin=Admin.DRAINING)
             worker.apply(replace(snapshot, nodes=(draining,)))
-            client.send(b"still open")
-            assert client.read_raw(10) == b"still open"
-            assert client.read_raw(4) == b"\x88\x02\x03\xe9"
-            assert client.read_raw(100) in (b"", b"\x88\x82\0\0\0\0\x03\xe9")
+            client.send(FRAME + FRAME[:cut])
+            assert client.read_raw(len(FRAME) + cut) == FRAME + FRAME[:cut]
+            if cut:
+                time.sleep(1.0)  # the grace and a sweep are over: it waits for the frame to end
+                client.send(FRAME[cut:])
+                assert client.read_raw(len(FRAME) - cut) == FRAME[cut:]
+            assert client.read_raw(100) == b"\x88\x02\x03\xe9"
             wait_until(lambda: worker.board.cell(W_TUNNELS) == 0)
-        assert not other.requests
+
+
+def test_draining_a_node_half_closes_other_tunnels() -> None:
+    with Upstream(agree) as node:
+        snapshot = snapshot_of(node.port, drain=Drain(tunnel_grace_s=0.3))
+        with running(snapshot) as worker, opened(worker, "Connection: upgrade", "Upgrade: ssh") as client:
+            worker.apply(replace(snapshot, nodes=(replace(snapshot.nodes[0], admin=Admin.DRAINING),)))
+            client.send(b"bytes")
+            assert client.read_raw(100) == b"bytes"
+            wait_until(lambda: worker.board.cell(W_TUNNELS) == 0)
 
 
 def test_tunnels_are_capped() -> None:
