@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
 from enum import StrEnum
@@ -68,6 +68,12 @@ class Attribute:
     name: str
     kind: Kind
     hidden: bool = False
+    decode: Callable[[Any], Any] | None = field(init=False, repr=False, compare=False)  # None: shown as it is
+
+    def __post_init__(self) -> None:
+        is_json = self.kind in HASHES or self.kind in ARRAYS
+        decode = json.loads if is_json else format_time if self.kind is Kind.DATETIME else None
+        object.__setattr__(self, "decode", decode)
 
     @property
     def sql_type(self) -> str:
@@ -102,11 +108,7 @@ class Attribute:
 
     def to_client(self, value: Any) -> Any:
         """Return how a column's value looks in a reply."""
-        if value is None:
-            return None
-        if self.kind is Kind.DATETIME:
-            return format_time(value)
-        return json.loads(value) if self.kind in HASHES or self.kind in ARRAYS else value
+        return value if value is None or self.decode is None else self.decode(value)
 
 
 def dumps(value: Any) -> str:

@@ -80,4 +80,4 @@ def all_users_group(cluster: str) -> str:
 
 def etag_of(values: object) -> str:
     """Return a short text that changes with the values; the same on every node."""
-    return base36(int(md5(repr(values).encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest(), 16))
+    return md5(repr(values).encode("utf-8", "surrogatepass"), usedforsecurity=False).hexdigest()[:25]

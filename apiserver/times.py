@@ -10,11 +10,7 @@ def format_time(moment: datetime | None) -> str | None:
     """Return `YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ` in UTC, always with nine decimals."""
     if moment is None:
         return None
-    moment = moment.astimezone(UTC)
-    return (
-        f"{moment.year:04d}-{moment.month:02d}-{moment.day:02d}T{moment.hour:02d}:{moment.minute:02d}"
-        f":{moment.second:02d}.{moment.microsecond:06d}000Z"
-    )
+    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "000Z"
 
 
 def parse_time(text: str) -> datetime:

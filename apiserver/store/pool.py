@@ -64,6 +64,7 @@ class DatabaseSettings:
         return arguments | {
             "server_settings": {
                 "timezone": "UTC",
+                "jit": "off",  # compiling costs more than any of our statements
                 "application_name": self.application_name,
                 **{name: str(int(value * 1000)) for name, value in milliseconds.items()},
                 **{name: str(value) for name, value in seconds.items()},
