@@ -3,17 +3,15 @@
 A resource is a subclass that overrides hooks; it opens no transaction and commits nothing, the node does that.
 """
 
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
 from typing import Any, ClassVar
 
 from apiserver import audit
-from apiserver.attributes import Resource
 from apiserver.auth import Viewer
-from apiserver.errors import ForbiddenError, InvalidError, NotFoundError
-from apiserver.filters import Join
-from apiserver.listing import Source, build, columns_of, envelope, parse_list, parse_select, select_list, total
-from apiserver.names import etag_of, is_uuid, new_uuid
+from apiserver.errors import ForbiddenError, InvalidError
+from apiserver.listing import parse_select
+from apiserver.names import is_uuid, new_uuid
 from apiserver.operation import (
     CREATE,
     DELETE,
@@ -31,11 +29,10 @@ from apiserver.permissions import (
     Level,
     level_expression,
     not_found,
-    owner_not_trashed,
-    reachable,
     require_owner,
     require_reference,
 )  # fmt: skip
+from apiserver.reading import Reading
 from apiserver.sqltext import Binder, all_of, quote
 from apiserver.store.failures import UniqueError
 from apiserver.store.pool import Lock
@@ -67,18 +64,15 @@ class Draft:
         return self.old is None
 
 
-class Controller:
+class Controller(Reading):
     """Standard operations over one table."""
 
-    resource: ClassVar[Resource]
-    default_order: ClassVar[tuple[tuple[str, bool], ...]] = (("modified_at", True), ("uuid", True))
     get_parameters: ClassVar[tuple[Parameter, ...]] = ()
     list_parameters: ClassVar[tuple[Parameter, ...]] = ()
     create_parameters: ClassVar[tuple[Parameter, ...]] = ()
     update_parameters: ClassVar[tuple[Parameter, ...]] = ()
     references: ClassVar[tuple[str, ...]] = ()  # attributes that name another object
     admin_only: ClassVar[bool] = False  # create, update, delete
-    joins: ClassVar[Mapping[str, Join]] = {}
 
     # -- what the resource offers -------------------------------------------------------------------------------
 
@@ -98,107 +92,6 @@ class Controller:
     def locks(self, parameters: dict[str, Any]) -> tuple[Lock, ...]:
         """Return the locks that a write of this resource needs."""
         return no_locks(parameters)
-
-    # -- reading ------------------------------------------------------------------------------------------------
-
-    def readable(self, call: Call, binder: Binder) -> list[str]:
-        """Return the conditions under which the viewer may know of a row `t`."""
-        if call.viewer.is_admin:
-            return []
-        if not call.viewer.is_active:
-            return ["false"]
-        return [reachable("t.uuid", "t.owner_uuid", call.viewer, binder)]
-
-    def untrashed(self, call: Call, binder: Binder) -> list[str]:
-        """Return the conditions under which a row `t` is not in the trash."""
-        del binder
-        return [] if call.flag("include_trash") else [owner_not_trashed("t.owner_uuid")]
-
-    def also(self, call: Call, binder: Binder) -> list[str]:
-        """Return further conditions of a list."""
-        del call, binder
-        return []
-
-    def computed(self, call: Call, binder: Binder) -> Mapping[str, Callable[[], str]]:
-        """Return by name what makes the SQL of computed attributes; only what is called may bind parameters."""
-        del call, binder
-        return {}
-
-    def allowed(self, call: Call) -> frozenset[str] | None:
-        """Return the attributes that the viewer may see of others' objects, None for all."""
-        del call
-        return None
-
-    async def finish(self, call: Call, item: dict[str, Any]) -> None:
-        """Complete a rendered object in place."""
-
-    def source(self, call: Call) -> Source:
-        """Return where this resource's lists come from."""
-        return Source(
-            self.resource,
-            lambda binder: [
-                *self.readable(call, binder), *self.untrashed(call, binder), *self.also(call, binder),
-            ],
-            lambda binder: self.computed(call, binder),
-            self.joins,
-            self.allowed(call),
-        )  # fmt: skip
-
-    def render(self, row: Mapping[str, Any]) -> dict[str, Any]:
-        """Return a fetched row as the client sees it."""
-        attributes = self.resource.attributes
-        item: dict[str, Any] = {"kind": self.resource.kind, "etag": etag_of(tuple(row.values()))}
-        for name, value in row.items():
-            attribute = attributes.get(name)
-            if attribute is None:
-                item[name] = value
-            elif not attribute.hidden:
-                item[name] = attribute.to_client(value)
-        return item
-
-    async def list(self, call: Call) -> Reply:
-        """Answer a page of objects."""
-        query = parse_list(call, self.resource, self.default_order)
-        page, counting = build(query, self.source(call))
-        rows = await call.session.rows(page.sql, *page.values) if query.limit else []
-        items = [self.render(row) for row in rows]
-        for item in items:
-            item.pop("nothing", None)
-            await self.finish(call, item)
-        return Reply(envelope(self.resource, query, items, await total(call, query, counting, len(rows))))
-
-    async def get(self, call: Call) -> Reply:
-        """Answer one object."""
-        return Reply(await self.shown(call, call.uuid))
-
-    async def shown(self, call: Call, uuid: str, *, trashed: bool = False) -> dict[str, Any]:
-        """Return one object as the client sees it.
-
-        Raises:
-            NotFoundError: it is not there, or not for this viewer.
-        """
-        source, binder = self.source(call), Binder()
-        select = parse_select(call.parameters.get("select"), self.resource)
-        columns = select_list(source, columns_of(source, select, listing=False), binder)
-        conditions = [f"t.uuid = {binder.bind(uuid, 'text')}", *self.readable(call, binder)]
-        if not trashed:
-            conditions += self.untrashed(call, binder)
-        row = await call.session.row(
-            f"SELECT {columns} FROM {quote(self.resource.table)} AS t WHERE {all_of(conditions)}", *binder.values
-        )
-        if row is None:
-            raise not_found(uuid)
-        item = self.render(row)
-        item.pop("nothing", None)
-        await self.finish(call, item)
-        return item
-
-    async def is_readable(self, call: Call, uuid: str) -> bool:
-        """Return whether the viewer may know of an object of this resource."""
-        binder = Binder()
-        conditions = [f"t.uuid = {binder.bind(uuid, 'text')}", *self.readable(call, binder)]
-        sql = f"SELECT 1 FROM {quote(self.resource.table)} AS t WHERE {all_of(conditions)}"
-        return await call.session.value(sql, *binder.values) is not None
 
     # -- writing ------------------------------------------------------------------------------------------------
 
@@ -350,21 +243,6 @@ class Controller:
             await self.finish(call, item)
             return item
         return await self.shown_to_writer(call, draft.new["uuid"])
-
-    async def shown_to_writer(self, call: Call, uuid: str) -> dict[str, Any]:
-        """Return an object just written: its writer sees it even when its owner's permissions would not show it."""
-        source, binder = self.source(call), Binder()
-        select = parse_select(call.parameters.get("select"), self.resource)
-        columns = select_list(source, columns_of(source, select, listing=False), binder)
-        where = f"t.uuid = {binder.bind(uuid, 'text')}"
-        row = await call.session.row(
-            f"SELECT {columns} FROM {quote(self.resource.table)} AS t WHERE {where}", *binder.values
-        )
-        if row is None:
-            raise NotFoundError(f"Path not found: {uuid}")
-        item = self.render(row)
-        await self.finish(call, item)
-        return item
 
     async def write(self, call: Call, draft: Draft) -> None:
         """Insert or update the row; `draft.new` becomes what is stored.

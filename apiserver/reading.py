@@ -1,0 +1,134 @@
+"""Reading one resource: lists and single objects, through permissions and trash."""
+
+from collections.abc import Callable, Mapping
+from typing import Any, ClassVar
+
+from apiserver.attributes import Resource
+from apiserver.filters import Join
+from apiserver.listing import Source, build, columns_of, envelope, parse_list, parse_select, select_list, total
+from apiserver.names import etag_of
+from apiserver.operation import Call, Reply
+from apiserver.permissions import not_found, owner_not_trashed, reachable
+from apiserver.sqltext import Binder, all_of, quote
+
+
+class Reading:
+    """The reading half of a resource, with the hooks by which one differs from another."""
+
+    resource: ClassVar[Resource]
+    default_order: ClassVar[tuple[tuple[str, bool], ...]] = (("modified_at", True), ("uuid", True))
+    joins: ClassVar[Mapping[str, Join]] = {}
+
+    def readable(self, call: Call, binder: Binder) -> list[str]:
+        """Return the conditions under which the viewer may know of a row `t`."""
+        if call.viewer.is_admin:
+            return []
+        if not call.viewer.is_active:
+            return ["false"]
+        return [reachable("t.uuid", "t.owner_uuid", call.viewer, binder)]
+
+    def untrashed(self, call: Call, binder: Binder) -> list[str]:
+        """Return the conditions under which a row `t` is not in the trash."""
+        del binder
+        return [] if call.flag("include_trash") else [owner_not_trashed("t.owner_uuid")]
+
+    def also(self, call: Call, binder: Binder) -> list[str]:
+        """Return further conditions of a list."""
+        del call, binder
+        return []
+
+    def computed(self, call: Call, binder: Binder) -> Mapping[str, Callable[[], str]]:
+        """Return by name what makes the SQL of computed attributes; only what is called may bind parameters."""
+        del call, binder
+        return {}
+
+    def allowed(self, call: Call) -> frozenset[str] | None:
+        """Return the attributes that the viewer may see of others' objects, None for all."""
+        del call
+        return None
+
+    async def finish(self, call: Call, item: dict[str, Any]) -> None:
+        """Complete a rendered object in place."""
+
+    def source(self, call: Call) -> Source:
+        """Return where this resource's lists come from."""
+        return Source(
+            self.resource,
+            lambda binder: [
+                *self.readable(call, binder), *self.untrashed(call, binder), *self.also(call, binder),
+            ],
+            lambda binder: self.computed(call, binder),
+            self.joins,
+            self.allowed(call),
+        )  # fmt: skip
+
+    def render(self, row: Mapping[str, Any]) -> dict[str, Any]:
+        """Return a fetched row as the client sees it."""
+        attributes = self.resource.attributes
+        item: dict[str, Any] = {"kind": self.resource.kind, "etag": etag_of(tuple(row.values()))}
+        for name, value in row.items():
+            attribute = attributes.get(name)
+            if attribute is None:
+                item[name] = value
+            elif not attribute.hidden:
+                item[name] = attribute.to_client(value)
+        return item
+
+    async def list(self, call: Call) -> Reply:
+        """Answer a page of objects."""
+        query = parse_list(call, self.resource, self.default_order)
+        page, counting = build(query, self.source(call))
+        rows = await call.session.rows(page.sql, *page.values) if query.limit else []
+        items = [self.render(row) for row in rows]
+        for item in items:
+            item.pop("nothing", None)
+            await self.finish(call, item)
+        return Reply(envelope(self.resource, query, items, await total(call, query, counting, len(rows))))
+
+    async def get(self, call: Call) -> Reply:
+        """Answer one object."""
+        return Reply(await self.shown(call, call.uuid))
+
+    async def shown(self, call: Call, uuid: str, *, trashed: bool = False) -> dict[str, Any]:
+        """Return one object as the client sees it.
+
+        Raises:
+            NotFoundError: it is not there, or not for this viewer.
+        """
+        source, binder = self.source(call), Binder()
+        select = parse_select(call.parameters.get("select"), self.resource)
+        columns = select_list(source, columns_of(source, select, listing=False), binder)
+        conditions = [f"t.uuid = {binder.bind(uuid, 'text')}", *self.readable(call, binder)]
+        if not trashed:
+            conditions += self.untrashed(call, binder)
+        row = await call.session.row(
+            f"SELECT {columns} FROM {quote(self.resource.table)} AS t WHERE {all_of(conditions)}", *binder.values
+        )
+        if row is None:
+            raise not_found(uuid)
+        item = self.render(row)
+        item.pop("nothing", None)
+        await self.finish(call, item)
+        return item
+
+    async def is_readable(self, call: Call, uuid: str) -> bool:
+        """Return whether the viewer may know of an object of this resource."""
+        binder = Binder()
+        conditions = [f"t.uuid = {binder.bind(uuid, 'text')}", *self.readable(call, binder)]
+        sql = f"SELECT 1 FROM {quote(self.resource.table)} AS t WHERE {all_of(conditions)}"
+        return await call.session.value(sql, *binder.values) is not None
+
+    async def shown_to_writer(self, call: Call, uuid: str) -> dict[str, Any]:
+        """Return an object just written: its writer sees it even when its owner's permissions would not show it."""
+        source, binder = self.source(call), Binder()
+        select = parse_select(call.parameters.get("select"), self.resource)
+        columns = select_list(source, columns_of(source, select, listing=False), binder)
+        where = f"t.uuid = {binder.bind(uuid, 'text')}"
+        row = await call.session.row(
+            f"SELECT {columns} FROM {quote(self.resource.table)} AS t WHERE {where}", *binder.values
+        )
+        if row is None:
+            raise not_found(uuid)
+        item = self.render(row)
+        await self.finish(call, item)
+        return item
