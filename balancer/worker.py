@@ -83,7 +83,7 @@ class Signals:
         except BlockingIOError:
             return
         if signal.SIGTERM in numbers:
-            self.plane.stop(STOP_DEADLINE_S)
+            self.plane.stop(STOP_DEADLINE_S, final=True)
 
     def broken(self, error: Exception) -> None:
         """See reactor.Handler."""

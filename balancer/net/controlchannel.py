@@ -154,7 +154,7 @@ class Peer:
             case "reopen-log":
                 self._reopen(fds)
             case "stop":
-                self.plane.stop(float(message["deadline_s"]))
+                self.plane.stop(float(message["deadline_s"]), final=bool(message.get("final")))
             case "handover":
                 self._handover()
             case other:

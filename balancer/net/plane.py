@@ -24,7 +24,7 @@ from balancer.net.reactor import HEARTBEAT_NS, Reactor
 from balancer.net.site import Site
 from balancer.net.tls import ListenerContexts, TlsClient, node_context
 from balancer.net.tunnel import Tunnels
-from balancer.net.waiting import ParkingLot, Queue
+from balancer.net.waiting import Line, ParkingLot, Queue
 from balancer.observe.accesslog import Formatter, make_formatter
 from balancer.scoreboard import (
     CODES,
@@ -63,6 +63,7 @@ from balancer.scoreboard import (
 logger = logging.getLogger(__name__)
 
 HEALTH_NS = 10_000_000  # control's verdicts are looked at this often, besides wake-ups
+LAST_WORDS_NS = 500_000_000  # before the deadline of a stop those that still wait are told
 METHOD_INDEX = {method.encode(): index for index, method in enumerate(METHODS)}
 CODE_INDEX = {code: index for index, code in enumerate(CODES)}
 _NODE = Outcome.NODE  # looking a member up in its enum costs 90 ns, hashing one 150
@@ -96,6 +97,7 @@ class Plane:
         self.budget = Budget.of(self.site.snapshot.retry)
         self.passed_over: dict[int, int] = {}
         self.closing = False
+        self.final = False  # and the whole balancer with us
         self.stop_at = 0
         self.tunnels_end_at = 0
         self.tell_event: Callable[[dict[str, Any]], None] = lambda _event: None
@@ -424,9 +426,14 @@ class Plane:
 
     # --- the end --------------------------------------------------------------------------------------------------
 
-    def stop(self, deadline_s: float) -> None:
-        """Accept what waits, stop listening, end what is idle, finish the rest; `reactor.running` turns false then."""
+    def stop(self, deadline_s: float, *, final: bool) -> None:
+        """Accept what waits, stop listening, end what is idle, finish the rest; `reactor.running` turns false then.
+
+        `final`: the whole balancer ends, so nothing will release what is parked; it is refused at once. Otherwise what
+        waits goes on waiting: other workers serve on, and room and `resume` come as ever.
+        """
         now = self.reactor.now
+        self.final = self.final or final
         self.stop_at = min(self.stop_at, now + int(deadline_s * 1e9)) if self.closing else now + int(deadline_s * 1e9)
         if self.closing:
             return
@@ -435,11 +442,6 @@ class Plane:
         for slot in list(self.sockets):
             self.drop_sockets(slot)
         self.tunnels_end_at = now + int(self.site.snapshot.drain.tunnel_grace_s * 1e9)
-        for exchange in [*self.lot.exchanges, *self.queue.exchanges]:
-            # They cannot move to the successor, and it is the client's to ask again.
-            self.lot.leave(exchange)
-            self.queue.leave(exchange)
-            exchange.answer(Cause.STOPPING)
         for client in self.clients:
             under_way = client.exchange
             if under_way is None:
@@ -450,7 +452,18 @@ class Plane:
             node.close_idle()
         self._check_stopped(now)
 
+    @staticmethod
+    def _dismiss(line: Line) -> None:
+        """Refuse all that wait in a line."""
+        for exchange in list(line.exchanges):
+            line.leave(exchange)
+            exchange.answer(Cause.STOPPING)
+
     def _check_stopped(self, now: int) -> None:
+        if self.final or now >= self.stop_at - LAST_WORDS_NS:
+            self._dismiss(self.lot)
+        if now >= self.stop_at - LAST_WORDS_NS:
+            self._dismiss(self.queue)
         if now >= self.stop_at:
             for client in list(self.clients):
                 client.abort(Cause.STOPPED)

@@ -1,6 +1,7 @@
 """`python -P -m balancer.supervisor`: the process behind `arv-balance serve`."""
 
 import argparse
+import contextlib
 import importlib
 import logging
 import os
@@ -17,11 +18,12 @@ from balancer.supervisor.adoption import Survivor, assemble, survivors
 from balancer.supervisor.holdings import Holdings, fresh_board, fresh_wakes, own_run_dir
 from balancer.supervisor.keeper import ControlSettings
 from balancer.supervisor.loop import Loop
-from balancer.supervisor.parent import EXIT_FAILED, Parent
+from balancer.supervisor.parent import EXIT_CONFIG, EXIT_FAILED, Parent
 from balancer.supervisor.rules import Timings
 from balancer.supervisor.sockets import activated
 
 logger = logging.getLogger(__name__)
+CONTROL = "balancer.control"
 MAX_DESCRIPTORS = 1 << 20
 
 
@@ -30,10 +32,7 @@ def main() -> int:
     options = _parser().parse_args()
     logging.basicConfig(format="arv-balance: %(message)s", level=logging.INFO, stream=sys.stderr)
     if options.self_check:
-        for module in (options.control_module, options.worker_module):
-            importlib.import_module(module)
-        sys.stdout.write(reexec.self_check())
-        return 0
+        return _self_check(options)
     os.umask(0o077)
     _raise_descriptor_limit()
     try:
@@ -41,6 +40,23 @@ def main() -> int:
     except BalanceError as exc:
         logger.error("%s", exc)
         return EXIT_FAILED
+
+
+def _self_check(options: argparse.Namespace) -> int:
+    """Prove to the parent that runs now that this program starts and can use its configuration."""
+    for module in (options.control_module, options.worker_module):
+        importlib.import_module(module)
+    if options.control_module == CONTROL:
+        from balancer.config.file import load
+
+        try:
+            load(options.config).require()
+        except BalanceError as exc:
+            logger.error("%s", exc)
+            return EXIT_CONFIG
+    with contextlib.suppress(BrokenPipeError):  # who asked is gone
+        os.write(1, reexec.self_check().encode())
+    return 0
 
 
 def _run(options: argparse.Namespace) -> int:
@@ -97,7 +113,7 @@ def _parser() -> argparse.ArgumentParser:
     parser.add_argument("--state-dir", type=Path, required=True, help="holds run/ with the workers' sockets")
     parser.add_argument("--workers", type=int, help="stands above the configuration")
     parser.add_argument("--hello", default="", help="what to say to people when all is ready")
-    parser.add_argument("--control-module", default="balancer.control", help=argparse.SUPPRESS)
+    parser.add_argument("--control-module", default=CONTROL, help=argparse.SUPPRESS)
     parser.add_argument("--worker-module", default="balancer.worker", help=argparse.SUPPRESS)
     parser.add_argument("--self-check", action="store_true", help="start, say which state is taken over, end")
     return parser

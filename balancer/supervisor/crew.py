@@ -149,8 +149,8 @@ class Crew:
         """Tell every worker to accept no more on a listener slot."""
         self._allotment.withdraw(listener, [worker.slot for worker in self.workers()])
 
-    def stop(self, worker: Worker, deadline_s: float) -> None:
-        """Ask a worker to finish; killed when it is still there after the deadline."""
+    def stop(self, worker: Worker, deadline_s: float, *, final: bool = False) -> None:
+        """Ask a worker to finish; killed when it is still there after the deadline. `final`: nobody follows it."""
         if worker in self.retiring:
             self.retiring.remove(worker)
         if worker not in self.stopping:
@@ -158,7 +158,7 @@ class Crew:
         worker.stopping = True
         if worker.slot not in self.seats:
             self._allotment.disown(worker.slot)
-        worker.link.send({"type": "stop", "deadline_s": deadline_s})
+        worker.link.send({"type": "stop", "deadline_s": deadline_s, "final": final})
         if worker.kill is not None:
             worker.kill.cancel()
         worker.kill = self._loop.later(deadline_s + self._timings.kill_grace_s, worker.process.kill)
@@ -170,7 +170,7 @@ class Crew:
             if seat.restart is not None:
                 seat.restart.cancel()
         for worker in list(self.workers()):
-            self.stop(worker, deadline_s)
+            self.stop(worker, deadline_s, final=True)
         self.seats.clear()
 
     def kill_all(self) -> None:

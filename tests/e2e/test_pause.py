@@ -3,6 +3,7 @@
 import signal
 import socket
 import time
+from pathlib import Path
 
 import pytest
 
@@ -99,6 +100,35 @@ def test_a_pause_survives_the_death_of_every_process_but_one(site: Site) -> None
         ask_within(site, 0.5)
     site.admin("POST", "/v1/resume", {})
     assert site.ask()[0] == 200
+
+
+def test_what_waits_survives_a_new_program_and_is_released(site: Site) -> None:
+    site.admin("POST", "/v1/pause", {"for": 60})
+    with site.load("--kinds", "fast", "post") as load:
+        until(lambda: site.admin("GET", "/v1/pause")["parked"] >= 20, 10)
+        old = site.worker_pids()
+        site.process.send_signal(signal.SIGUSR2)  # type: ignore[union-attr]
+        until(lambda: site.words().count("ready:") == 2, 30)
+        site.until_workers(2, without=list(old.values()))
+        assert site.admin("GET", "/v1/pause")["parked"] >= 20
+        assert all(Path(f"/proc/{pid}").exists() for pid in old.values())
+        site.admin("POST", "/v1/resume", {})
+        until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in old.values()), 15)
+        result = load.stop()
+    result.assert_clean()
+    site.assert_balanced()
+
+
+def test_what_waits_is_told_when_the_whole_balancer_ends(site: Site) -> None:
+    site.admin("POST", "/v1/pause", {"for": 60})
+    with socket.create_connection(("127.0.0.1", site.port), 20) as client:
+        client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: site.admin("GET", "/v1/pause")["parked"] == 1, 10)
+        site.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
+        answer = client.recv(4096)
+        assert b" 503 " in answer
+        assert b"Retry-After: " in answer
+    assert site.process.wait(8) == 0  # type: ignore[union-attr]
 
 
 def ask_within(site: Site, seconds: float) -> bytes:

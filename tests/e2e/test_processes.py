@@ -178,6 +178,17 @@ def test_a_plain_restart_refuses_connections(site: Site) -> None:
     assert any("Refused" in failure["error"] for failure in result.failures)
 
 
+def test_usr2_with_a_configuration_that_cannot_be_used_changes_nothing(site: Site) -> None:
+    before = site.worker_pids()
+    site.config_path.write_text("version: 1\nlistn: []\n")
+    site.process.send_signal(signal.SIGUSR2)  # type: ignore[union-attr]
+    until(lambda: "the program is not replaced: its self-check failed (3)" in site.words(), 30)
+    assert "listn" in site.words()
+    assert site.worker_pids() == before
+    assert site.ask()[0] == 200
+    until(lambda: any(event["kind"] == "upgrade-refused" for event in site.admin("GET", "/v1/events")["events"]), 5)
+
+
 def test_usr2_lets_old_exchanges_finish(site: Site) -> None:
     with site.load("--kinds", "slow", "later", "down", "up", "ws") as load:
         time.sleep(0.5)
