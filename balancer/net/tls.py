@@ -27,15 +27,16 @@ PEEK_BYTES = 4096
 class TlsSocket:
     """A non-blocking SSLSocket with the interface of `stream.Socket`.
 
-    BlockingIOError instead of SSLWant..., and reads that leave nothing decrypted behind, since a level-triggered poller
-    does not see that. Once hands are shaken it calls the SSL object inside, because SSLSocket's own methods check in
-    Python what cannot be here: 0.9 us less a request.
+    BlockingIOError instead of SSLWant..., and it tells when a read left something decrypted behind, since a
+    level-triggered poller does not see that. Once hands are shaken it calls the SSL object inside, because SSLSocket's
+    own methods check in Python what cannot be here: 0.9 us less a request.
     """
 
-    __slots__ = ("_session", "_tls", "raw")
+    __slots__ = ("_session", "_tls", "left_over", "raw")
 
     def __init__(self, raw: socket.socket, tls: ssl.SSLSocket) -> None:
         self.raw = raw
+        self.left_over = False  # decrypted bytes that did not fit into the buffer of the last read
         self._tls = tls
         self._session: Any = None  # the `_ssl._SSLSocket` inside
 
@@ -55,25 +56,16 @@ class TlsSocket:
 
     def recv_into(self, buffer: "bytearray | memoryview") -> int:
         """See stream.Socket."""
-        session = self._session
         size = len(buffer)
         try:
-            count: int = session.read(size, buffer)
-            if not session.pending():
-                return count
-            view = memoryview(buffer)
-            while count < size and session.pending():
-                count += session.read(size - count, view[count:])  # of the same record: cannot have to wait
+            count: int = self._session.read(size, buffer)
         except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
             raise BlockingIOError from None
         except ssl.SSLEOFError:
             return 0
+        # A read ends with its record, so only a full buffer can have left some of it behind.
+        self.left_over = count == size and self._session.pending() > 0
         return count
-
-    @property
-    def pending(self) -> bool:
-        """Whether decrypted bytes are left because the buffer was full."""
-        return self._session is not None and self._session.pending() > 0
 
     def send(self, data: "bytes | memoryview") -> int:
         """See stream.Socket. OpenSSL takes one record a call, so go on until it takes no more."""
@@ -195,7 +187,7 @@ def _server_context(tls: ListenerTls, pems: list[int], index: int) -> ssl.SSLCon
 class TlsClient(Downstream):
     """A client connection that begins with a PROXY header, a TLS handshake, or both in this order."""
 
-    __slots__ = ("_contexts", "_needs_proxy", "_raw", "_settled")
+    __slots__ = ("_contexts", "_needs_proxy", "_raw", "_settled", "_tls")
 
     def __init__(
         self,
@@ -210,13 +202,13 @@ class TlsClient(Downstream):
         self._contexts = contexts
         self._needs_proxy = gate.must_send_proxy(address[0])
         self._settled = False
+        self._tls: TlsSocket | None = None
 
     def ready(self, mask: int) -> None:
         """See reactor.Handler."""
         if self._settled:
-            super().ready(mask)
-            sock = self.sock
-            if isinstance(sock, TlsSocket) and not self.closed and self.mask & READ and sock.pending:
+            Downstream.ready(self, mask)
+            if self._tls is not None and self._tls.left_over and not self.closed and self.mask & READ:
                 self.reactor.again.append(self._read_rest)
             return
         if self._needs_proxy and not self._take_proxy():
@@ -264,7 +256,7 @@ class TlsClient(Downstream):
             except OSError:
                 self.close()
                 return False
-            sock = self.sock = TlsSocket(tls, tls)
+            sock = self.sock = self._tls = TlsSocket(tls, tls)
             self.recv_into, self.send = sock.recv_into, sock.send
         wanted = sock.handshake()
         if wanted is None:
