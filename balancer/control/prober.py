@@ -78,6 +78,7 @@ class _Watch:
     task: asyncio.Task[None] | None = None
     version_at_s: float = float("-inf")
     is_answering: bool = False
+    is_looked_at: bool = False
 
 
 class Prober(AbstractAsyncContextManager["Prober"]):
@@ -165,9 +166,9 @@ class Prober(AbstractAsyncContextManager["Prober"]):
                 result = Result(ok=False, text=plan.fault)
             else:
                 result = await check(self._client, plan.target, plan.expect, timeout_s=plan.timeout_s)
-            watch.is_answering = result.ok
             if result.ok and self._wants_version(watch):
                 await self._read_version(watch)
+            watch.is_answering, watch.is_looked_at = result.ok, True
             if watch.plan is plan:  # else it was asked at an address that is no longer the node's
                 self._take(watch, result)
             await self._pause(watch)
@@ -188,6 +189,7 @@ class Prober(AbstractAsyncContextManager["Prober"]):
             if status == 200:
                 version = identity(json.loads(body), plan.version_members)
         watch.version_at_s = time.monotonic()
+        watch.is_answering, watch.is_looked_at = True, True  # only now does its version count
         self._watcher.version_read(plan.name, version)
 
     def readings(self, versions: Mapping[str, str]) -> dict[str, Reading]:
@@ -197,7 +199,7 @@ class Prober(AbstractAsyncContextManager["Prober"]):
                 version=versions.get(name, ""),
                 enabled=watch.plan.is_enabled,
                 answers=watch.is_answering,
-                looked_at=watch.is_answering or watch.seen.result is not None,
+                looked_at=watch.is_looked_at,
             )
             for name, watch in self._watches.items()
         }

@@ -12,7 +12,7 @@ from dataclasses import dataclass
 
 @dataclass(frozen=True, slots=True)
 class Reading:
-    """What is known of a node. `version` "": unknown. `looked_at`: a check of it has ended since the start."""
+    """What is known of a node. `version` "": unknown. `looked_at`: check and version were read since the start."""
 
     version: str = ""
     enabled: bool = True
@@ -37,20 +37,20 @@ def judge(accepted: str, readings: Mapping[str, Reading], *, allow_mixed: bool =
         for name, reading in readings.items()
         if reading.enabled and reading.answers and reading.version
     }
-    chosen, reason = _accepted(accepted, voters)
     settled = all(reading.looked_at for reading in readings.values() if reading.enabled)
-    remember = chosen != accepted and (bool(accepted) or settled)
+    chosen, reason = _accepted(accepted, voters, settled=settled)
+    remember = chosen != accepted and settled
     differing = frozenset(name for name, reading in readings.items() if chosen and reading.version not in {"", chosen})
     return Judgement(chosen, frozenset() if allow_mixed else differing, remember, reason if remember else "")
 
 
-def _accepted(accepted: str, voters: Mapping[str, str]) -> tuple[str, str]:
+def _accepted(accepted: str, voters: Mapping[str, str], *, settled: bool) -> tuple[str, str]:
     if not voters:
         return accepted, ""
     counted = Counter(voters.values())  # keeps the configured order among equals
     version, count = counted.most_common(1)[0]
     if not accepted:
         return version, f"first reading: {count} of {len(voters)} nodes run it"
-    if version != accepted and count == len(voters):
+    if version != accepted and count == len(voters) and settled:
         return version, f"all {count} nodes that answer run it now"
     return accepted, ""

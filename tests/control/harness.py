@@ -9,6 +9,7 @@ import subprocess
 import sys
 import tempfile
 import time
+from collections import deque
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
@@ -57,6 +58,7 @@ class FakeNode:
     token: str = ""
     asked: int = 0
     seen: list[dict[str, str]] = field(default_factory=list)
+    script: deque[Any] = field(default_factory=deque)  # bodies of the next answers, before `body` again
     runner: web.AppRunner | None = None
 
     async def start(self, port: int = 0) -> "FakeNode":
@@ -86,9 +88,10 @@ class FakeNode:
             await asyncio.sleep(60)
         if self.token and request.headers.get("Authorization") != f"Bearer {self.token}":
             return web.Response(status=403, text="wrong token")
-        if isinstance(self.body, str):
-            return web.Response(status=self.status, text=self.body)
-        return web.json_response(self.body, status=self.status)
+        body = self.script.popleft() if self.script else self.body
+        if isinstance(body, str):
+            return web.Response(status=self.status, text=body)
+        return web.json_response(body, status=self.status)
 
 
 class FakeWorker:
@@ -326,9 +329,9 @@ async def rig(nodes: list[FakeNode], *, workers: int = 2, start: bool = True, **
                 "health": {
                     "path": "/_health/ping",
                     "expect": {"json": {"health": "OK"}},
-                    "interval": "200ms",
+                    "interval": "400ms",
                     "fast_interval": "50ms",
-                    "timeout": "200ms",
+                    "timeout": "400ms",
                 },
                 "admin": {"socket": str(folder / "admin.sock")},
                 "state": {"dir": str(folder / "state")},

@@ -21,7 +21,7 @@ async def test_a_hung_node_is_unhealthy_after_its_deadline() -> None:
     async with nodes("api1", "api2") as fakes, rig(fakes) as control:
         fakes[1].hang = True
         await control.until_states(api1="healthy", api2="unhealthy")
-        assert await reason(control, "api2") == "no answer within 0.2 s"
+        assert await reason(control, "api2") == "no answer within 0.4 s"
 
 
 async def test_a_stopped_node_is_refused_and_comes_back_by_itself() -> None:
@@ -42,13 +42,9 @@ async def test_a_stopped_node_is_refused_and_comes_back_by_itself() -> None:
 async def test_one_bad_check_between_good_ones_changes_nothing() -> None:
     async with nodes("api1") as fakes, rig(fakes) as control:
         await control.until_states(api1="healthy")
-        for _ in range(4):
-            fakes[0].body = {"health": "ERROR"}
-            asked = fakes[0].asked
-            await until(lambda asked=asked: fakes[0].asked > asked)
-            fakes[0].body = {"health": "OK"}
-            asked = fakes[0].asked
-            await until(lambda asked=asked: fakes[0].asked > asked + 1)
+        bad, good = {"health": "ERROR"}, {"health": "OK"}
+        fakes[0].script.extend([bad, good, good, bad, bad, good, good])
+        await until(lambda: not fakes[0].script)
         assert [event["kind"] for event in await control.events()].count("node-health") == 1
 
 
@@ -78,7 +74,7 @@ async def test_verdicts_are_fresh_while_control_lives_and_grow_old_when_it_is_st
         control.process.send_signal(signal.SIGSTOP)
         await asyncio.sleep(0.3)
         stopped = control.board.cells[cell]
-        await asyncio.sleep(0.6)  # three intervals
+        await asyncio.sleep(1.2)  # three intervals
         assert control.board.cells[cell] == stopped
         control.process.send_signal(signal.SIGCONT)
         await until(lambda: control.board.cells[cell] > stopped)
@@ -164,8 +160,7 @@ async def test_a_node_of_another_version_takes_nothing_until_all_run_it() -> Non
         await control.kill()
         fakes[0].body = {"health": "OK", "version": "3.2.1"}  # put back while nobody looked
         await control.start()
-        await until(lambda: fakes[0].asked > 0)
-        assert (await control.get("/v1/nodes/api2"))["version"] == "version=3.3.0"
+        await control.until_states(api1="mismatched", api2="healthy", api3="healthy")
 
 
 async def test_an_unreadable_version_is_unknown_and_not_another_one() -> None:

@@ -16,7 +16,7 @@ from tests.control.harness import Rig, nodes, rig, until
 async def test_an_intent_for_a_while_ends_by_itself() -> None:
     async with nodes("api1", "api2") as fakes, rig(fakes) as control:
         await control.until_states(api1="healthy", api2="healthy")
-        await control.post("/v1/nodes/api2/drain", **{"for": "500ms"})
+        await control.post("/v1/nodes/api2/drain", **{"for": "2s"})
         await control.until_states(api2="drained")
         await control.until_states(api2="healthy")
         await until(lambda: told(control, "intent-ended"))

@@ -22,6 +22,11 @@ def test_nothing_is_remembered_before_every_node_was_looked_at() -> None:
     assert (found.accepted, found.remember) == (NEW, False)
 
 
+def test_a_remembered_version_does_not_move_before_every_node_was_looked_at() -> None:
+    found = judge(OLD, readings(api1=NEW) | {"api2": Reading(looked_at=False)})
+    assert (found.accepted, found.differing) == (OLD, frozenset({"api1"}))
+
+
 def test_one_upgraded_node_is_different_and_all_of_them_are_not() -> None:
     assert judge(OLD, readings(api1=NEW, api2=OLD)).differing == {"api1"}
     found = judge(OLD, readings(api1=NEW, api2=NEW))
