@@ -82,7 +82,7 @@ def explain(asked: Asked, situation: Situation) -> Document:
         "nodes": nodes,
         "headers": _headers(asked, route, situation),
         "timeouts": _timeouts(route, snapshot),
-        "retry": _retry(effective_method(method, target, header), route, snapshot),
+        "retry": _retry(method, route, snapshot, others=sum(node["eligible"] for node in nodes) > 1),
     }
 
 
@@ -267,22 +267,19 @@ def _timeouts(route: Route | None, snapshot: Snapshot) -> Document:
     }
 
 
-def _retry(method: bytes, route: Route | None, snapshot: Snapshot) -> Document:
+def _retry(method: bytes, route: Route | None, snapshot: Snapshot, *, others: bool) -> Document:
     """Ask the one rule about retries what it would say to each kind of failure."""
+    failures = [retry.Failure.CONNECT, retry.Failure.RESET, retry.Failure.TRUNCATED]
+    attempts = [
+        retry.FailedAttempt(failure, method, sent=failure is not retry.Failure.CONNECT, others=others)
+        for failure in failures
+    ]
+    verdicts = {item.failure: retry.decide(item, snapshot.retry, budget_left=True) for item in attempts}
+    words = {failure.value: f"{verdict.kind.value}: {verdict.reason}" for failure, verdict in verdicts.items()}
     if route is not None and not route.retry:
-        return {"idempotent": method in retry.IDEMPOTENT, "verdicts": {}, "text": f"never: rule {route.name} says so"}
-    verdicts = {
-        failure.value: retry.decide(
-            retry.FailedAttempt(failure, method, sent=failure is not retry.Failure.CONNECT),
-            snapshot.retry,
-            budget_left=True,
-        )
-        for failure in (retry.Failure.CONNECT, retry.Failure.RESET, retry.Failure.TRUNCATED)
-    }
-    again = [name for name, verdict in verdicts.items() if verdict.kind is not retry.RetryKind.GIVE_UP]
+        for failure in failures[1:]:  # a rule without retries still may try another connection: nothing was sent
+            words[failure.value] = f"{retry.RetryKind.GIVE_UP.value}: rule {route.name} does not repeat requests"
+    again = [name for name, said in words.items() if not said.startswith(retry.RetryKind.GIVE_UP.value)]
     times = f"up to {snapshot.retry.retries} times on another node"
-    return {
-        "idempotent": method in retry.IDEMPOTENT,
-        "verdicts": {name: f"{verdict.kind.value}: {verdict.reason}" for name, verdict in verdicts.items()},
-        "text": f"{times} after {', '.join(again)}" if again else "never",
-    }
+    text = f"{times} after {', '.join(again)}" if again else f"never: {words['connect'].partition(': ')[2]}"
+    return {"idempotent": method in retry.IDEMPOTENT, "verdicts": words, "text": text}

@@ -125,6 +125,37 @@ async def test_only_one_of_many_at_once_decides(database: str) -> None:
             await store.close()
 
 
+class Careless(PostgresStore):
+    """Reads, compares, and then writes without comparing."""
+
+    async def swap(self, name: str, expected_epoch: int, fresh: Remembered) -> bool:
+        held_ = await self.read(name)
+        if (held_.epoch if held_ else 0) != expected_epoch:
+            return False
+        return await super().swap(name, held_.epoch if held_ else 0, fresh) or await self._overwrites(name, fresh)
+
+    async def _overwrites(self, name: str, fresh: Remembered) -> bool:
+        held_ = await self.read(name)
+        return await super().swap(name, held_.epoch if held_ else 0, fresh)
+
+
+@pytest.mark.pg
+async def test_several_decide_at_once_when_the_statement_does_not_compare(database: str) -> None:
+    """The negative control of the test above."""
+    stores = [Careless(CLUSTER, database) for _ in range(6)]
+    try:
+        for epoch in range(1, 21):
+            won = await asyncio.gather(
+                *(store.swap("dns", epoch - 1, decision(f"api{n}", epoch)) for n, store in enumerate(stores))
+            )
+            if sum(won) > 1:
+                return
+        raise AssertionError("reading first and writing later never let two of them win")
+    finally:
+        for store in stores:
+            await store.close()
+
+
 async def test_a_database_that_is_away_is_an_error_that_hides_the_password() -> None:
     store = PostgresStore(CLUSTER, "postgresql://user:hush@127.0.0.1:9/x?sslmode=disable")
     with pytest.raises(StateError) as caught:
