@@ -30,7 +30,7 @@ app = typer.Typer(
 
 def register(root: typer.Typer) -> None:
     """Add the group."""
-    root.add_typer(app, name="api", rich_help_panel="Nodes of our own")
+    root.add_typer(app, name="api", rich_help_panel="Run")
 
 
 @app.callback()

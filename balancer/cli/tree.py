@@ -10,6 +10,11 @@ from balancer import __version__
 
 EPILOG = """Exit codes: 0 done; 1 the answer is no or bad; 2 usage; 3 invalid configuration; 4 the admin API does not
 answer; 5 not in time; 6 refused by a safety guard (--force); 130 interrupted."""
+# As a newcomer needs them; the groups of the help appear in the order of their first command. The rest follows by name.
+ORDER = (
+    *("serve", "demo", "api", "status", "events", "explain", "trace", "ledger", "nodes", "pause", "designate"),
+    *("upgrade", "reload", "check", "config", "render", "dns"),
+)
 
 
 def tree() -> typer.Typer:
@@ -23,15 +28,18 @@ def tree() -> typer.Typer:
         context_settings={"help_option_names": ["-h", "--help"]},
     )
     app.callback()(_root)
-    app.command("version", rich_help_panel="Shell")(version)
-    package = "balancer.cli"
-    for module in sorted(pkgutil.iter_modules([str(Path(__file__).parent)]), key=lambda module: module.name):
-        if module.name.startswith("__"):
-            continue
-        register = getattr(importlib.import_module(f"{package}.{module.name}"), "register", None)
+    for name in sorted(_modules(), key=lambda name: (ORDER.index(name) if name in ORDER else len(ORDER), name)):
+        register = getattr(importlib.import_module(f"balancer.cli.{name}"), "register", None)
         if register is not None:
             register(app)
+    app.command("version", rich_help_panel="Shell")(version)
     return app
+
+
+def _modules() -> list[str]:
+    """The modules of this package; a name with an underscore before it is nobody's command group."""
+    found = pkgutil.iter_modules([str(Path(__file__).parent)])
+    return [module.name for module in found if not module.name.startswith("_")]
 
 
 def _root() -> None:
