@@ -76,7 +76,9 @@ class Node:
         self._websockets = Websockets(
             settings, self._store, self._authenticator, self._pump, sent=self._metrics.events.inc
         )
-        self._jobs = Jobs(self._store, Maintenance(self._context).jobs(), note=self._note_job)
+        self._jobs = Jobs(
+            self._store, Maintenance(self._context).jobs(), note=self._note_job, lease_s=settings.job_lease_s
+        )
         self._stop = asyncio.Event()
         self.addresses: list[str] = []
         self._watch()

@@ -114,6 +114,7 @@ class Settings:
     management_token: str = field(default="", repr=False)
     trusted_proxies: tuple[str, ...] = ("127.0.0.0/8", "::1/128")
     issue_trusted_tokens: bool = True
+    job_lease_s: float = 30.0  # how long a dead node's run keeps its job from others
     stop_delay_s: float = 4.0
     stop_timeout_s: float = 30.0
     api: ApiLimits = field(default_factory=ApiLimits)
