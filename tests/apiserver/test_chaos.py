@@ -84,7 +84,7 @@ async def test_a_kill_inside_the_deletion_of_a_project_is_all_or_nothing(
 
 
 async def test_jobs_go_on_while_a_node_is_frozen(processes: Processes, api_database: str) -> None:
-    more = {"job_lease_s": 2.0, "collections": {"trash_sweep_interval_s": 1.0}}
+    more: dict[str, Any] = {"job_lease_s": 2.0, "collections": {"trash_sweep_interval_s": 1.0}}
     frozen, _, _ = await asyncio.to_thread(lambda: [processes.start(**more) for _ in range(3)])
     run_no = "SELECT run_no FROM periodic_job WHERE name = 'trash_sweep' AND finished IS NOT NULL"
 
@@ -164,7 +164,7 @@ async def test_nodes_work_behind_a_transaction_pooler_and_leave_no_lock(
         return False
 
     await until(reachable)
-    more = {"database_url": pooler, "database_pooler": True}
+    more: dict[str, Any] = {"database_url": pooler, "database_pooler": True}
     first, second = await asyncio.to_thread(lambda: [processes.start(**more) for _ in range(2)])
     async with client_of(first.base, second.base) as clients:
         url = f"{second.base}/websocket?api_token={clients[0].token}"
@@ -175,7 +175,8 @@ async def test_nodes_work_behind_a_transaction_pooler_and_leave_no_lock(
             made = await asyncio.gather(*(
                 clients[n % 2].post("groups", {"group": {"group_class": "project", "name": f"p{n}"}}) for n in range(24)
             ))  # fmt: skip
-            wanted, heard = {one["uuid"] for one in made}, set()
+            wanted = {one["uuid"] for one in made}
+            heard: set[str] = set()
             async with asyncio.timeout(10):
                 while not wanted <= heard:
                     message = await events.receive()
