@@ -23,6 +23,8 @@ class Batch:
     standing: dict[Key, Standing] = field(default_factory=dict)
     foreign: dict[Key, tuple[RRset, ...]] = field(default_factory=dict)
     unsure: set[Triple] = field(default_factory=set)
+    noted: set[Triple] = field(default_factory=set)  # written down as unsure for this batch
+    fresh: set[Triple] = field(default_factory=set)  # those that were not unsure before
 
     def plan(self, policy: Policy, limits: Brake, target: str) -> Plan:
         """Return the plan; hosts whose records would all go are held back, if that are too many."""
@@ -113,6 +115,21 @@ def _kept(known: Known, keeping: set[str], desired: list[Contribution]) -> list[
     ]
 
 
+def apart(batch: Batch, taken: frozenset[Key]) -> bool:
+    """Return whether a batch can be planned while another is on its way; forget what only the other is about.
+
+    `taken`: the names of the other. What is unsure needs the server's word, and the way to the server is in use.
+    """
+    mine = {(one.zone, one.name) for one in batch.desired}
+    mine |= {(one.zone, one.name) for one in batch.known.published if one.host in batch.hosts}
+    batch.unsure = {one for one in batch.unsure if one[:2] not in taken}
+    if mine & taken or batch.unsure:
+        return False
+    left = tuple(one for one in batch.known.published if (one.zone, one.name) not in taken)
+    batch.known = replace(batch.known, published=left)
+    return True
+
+
 def booking(batch: Batch, sent: Sent, plan: Plan, fenced: Callable[[str], bool]) -> Booking:
     """Return what is to be written down. What is unsure in zones that are not `fenced` stays so."""
     undone = {change.key for change in plan.changes} - sent.applied
@@ -128,6 +145,7 @@ def booking(batch: Batch, sent: Sent, plan: Plan, fenced: Callable[[str], bool])
     in_batch = {one.uuid for one in batch.due}
     return Booking(
         contributions=_news(batch, plan, undone),
+        had=frozenset((one.zone, one.name) for one in batch.known.published),
         settled=frozenset(sent.settled | {one for one in batch.unsure if one[:2] not in undone and fenced(one[0])}),
         done=tuple(one for one in batch.due if one.uuid not in failed and one.uuid not in waiting),
         failed=failed,

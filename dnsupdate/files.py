@@ -165,6 +165,7 @@ class Files:
         policy = Policy(self._config.owner, ownership="none", conflict="overwrite")
         plan = batch.plan(policy, self._config.settings.brake, self._config.target)
         sent = Sent()
+        await self._store.renew(lease)  # the directory knows no fence: nothing is written without the lease
         try:
             await self._apply(batch, [one for one in plan.changes if self._is_writable(one)], sent)
         except CommandFailedError as exc:

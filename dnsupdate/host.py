@@ -2,7 +2,6 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from ipaddress import ip_address
 from typing import Any
 
 from dnsupdate.names import STRICT, Rules, address, hostname
@@ -39,12 +38,12 @@ class Host:
     @property
     def ipv4(self) -> tuple[str, ...]:
         """The IPv4 addresses."""
-        return tuple(ip for ip in self.ips if ip_address(ip).version == 4)
+        return tuple(ip for ip in self.ips if ":" not in ip)
 
     @property
     def ipv6(self) -> tuple[str, ...]:
         """The IPv6 addresses."""
-        return tuple(ip for ip in self.ips if ip_address(ip).version == 6)
+        return tuple(ip for ip in self.ips if ":" in ip)
 
     def facts(self) -> dict[str, Any]:
         """Return what the database keeps: a change in it makes the host dirty."""

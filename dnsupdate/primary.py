@@ -2,30 +2,42 @@
 
 The order that makes it safe: the record sets that a message may change are written down as unsure before it leaves;
 after an answer that leaves open whether it was applied, the fence is raised before anything else is sent.
+
+While the server works on a batch, the one before is booked and the next is planned, if they have no name in common.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-from dnsupdate.batch import Batch, Sent, booking, prepare
+from dnsupdate.batch import Batch, Sent, apart, booking, prepare
+from dnsupdate.both import both
 from dnsupdate.diagnosis import Diagnosis, Kind
 from dnsupdate.exchange import Channel, Peer, Reply
 from dnsupdate.fences import AheadError, Fences
 from dnsupdate.link import Link, TroubleError
-from dnsupdate.message import TooBigError, update_wire
+from dnsupdate.message import TooBigError
 from dnsupdate.plan import Change, Guard, Key, Plan, Policy, RRset, Standing
 from dnsupdate.records import Renderer
 from dnsupdate.repair import Repair
 from dnsupdate.sender import Step
 from dnsupdate.settings import TargetSettings
-from dnsupdate.store import Lease, Store, Trace, Triple
-from dnsupdate.update import Update, apply_changes, marker_name, marker_text, probe
+from dnsupdate.store import Booking, Lease, Store, Trace, Triple
+from dnsupdate.update import apply_changes, marker_name, marker_text, probe
 
 _ROUNDS = 6  # of learning whose names are whose, before the rest waits for the next step
 _SLOW_S, _QUICK_S, _LEAST_BATCH = 2.0, 0.5, 10
 
 Part = tuple[Change, ...]  # the changes of one message
+
+
+@dataclass(frozen=True, slots=True)
+class _Ready:
+    """A batch that can be sent; `keys`: all names that it is about."""
+
+    batch: Batch
+    plan: Plan
+    keys: frozenset[Key]
 
 
 class Observer(Protocol):
@@ -94,6 +106,9 @@ class Primary:
         )
         self._serials: dict[str, int] = {}
         self._size = config.settings.batch
+        self._ahead: _Ready | None = None
+        self._unbooked: Booking | None = None
+        self._before: _Ready | None = None  # the batch that `_unbooked` is about
 
     async def close(self) -> None:
         """Close the connection."""
@@ -104,6 +119,7 @@ class Primary:
         self.fences.begin({zone: int(epoch) for zone, epoch in (state.get("epochs") or {}).items()})
         self.repair.begin()
         self._serials.clear()
+        self._ahead = self._unbooked = self._before = None  # what is not booked is unsure, and so is looked at again
         if state.get("fingerprint") != self._config.fingerprint:
             await self._store.mark_all(lease)
             await self._store.remember(lease, {"fingerprint": self._config.fingerprint})
@@ -117,8 +133,10 @@ class Primary:
             await self.repair.due(lease, zones, now=self._clock(), interval_s=settings.reconcile)
             return await self._batch(lease)
         except AheadError as exc:
+            self._ahead = self._before = None
             return await self._overtaken(lease, exc)
         except TroubleError as exc:
+            self._ahead = self._before = None
             return await self._trouble(lease, exc.diagnosis)
 
     async def _overtaken(self, lease: Lease, exc: AheadError) -> Step:
@@ -157,29 +175,76 @@ class Primary:
         return Step("all is published", lease)
 
     async def _batch(self, lease: Lease) -> Step:
-        due = await self._store.due(lease, self._size)
-        batch = await prepare(self._store, lease.target, due, self._renderer.render)
-        if not due and not batch.unsure:
+        ready, self._ahead = self._ahead, None
+        ready = ready or await self._prepare(lease, [])
+        if ready is None:
             return await self._idle(lease)
-        await self._read_standings(batch, {(zone, name) for zone, name, _ in batch.unsure if zone in self.fences})
         started = self._clock()
-        sent, plan = await self._converse(lease, batch)
+        (sent, plan), _ = await both(self._converse(lease, ready), self._beside(lease, ready))
         if sent.is_unknown:
             lease = await self._store.raise_epoch(lease)
             self.fences.clear()
-        written = booking(batch, sent, plan, lambda zone: zone in self.fences)
-        retry = self._config.settings.retry
-        await self._store.book(lease, written, backoff=(retry.first, retry.most))
-        self._adapt(self._clock() - started, len(due))
-        text = f"{len(sent.applied)} names changed for {len(due)} hosts"
+        self._unbooked = booking(ready.batch, sent, plan, lambda zone: zone in self.fences)
+        hosts = len(ready.batch.due)
+        self._adapt(self._clock() - started, hosts)
+        text = f"{len(sent.applied)} names changed for {hosts} hosts"
         if sent.trouble is not None:
+            self._ahead = None
             await self.link.turn()
-            return Step(text, lease, trouble=sent.trouble)
-        return Step(text, lease, busy=True)
+        if self._ahead is None:
+            self._before = None
+            await self._settle(lease)
+        return Step(text, lease, busy=sent.trouble is None, trouble=sent.trouble)
 
-    async def _converse(self, lease: Lease, batch: Batch) -> tuple[Sent, Plan]:
-        """Plan and send until nothing new is learned about whose the names are."""
-        sent, plan = Sent(), self._plan(batch)
+    async def _settle(self, lease: Lease) -> None:
+        """Book the batch that was sent last."""
+        written, self._unbooked = self._unbooked, None
+        if written is not None:
+            retry = self._config.settings.retry
+            await self._store.book(lease, written, backoff=(retry.first, retry.most))
+
+    async def _beside(self, lease: Lease, current: _Ready) -> None:
+        """While the server works on the current batch: book the one before, make the next ready."""
+        before, self._before = self._before, current
+        if len(current.batch.due) < self._size:
+            await self._settle(lease)
+            return
+        taken = [one for one in (before, current) if one is not None]
+        _, self._ahead = await both(self._settle(lease), self._prepare(lease, taken))
+
+    async def _prepare(self, lease: Lease, taken: list[_Ready]) -> _Ready | None:
+        """Return the next batch, its record sets written down as unsure; None: there is none.
+
+        `taken`: batches that are on their way or not booked yet. While there are such, a batch that has a name in
+        common with them or needs the server's word has to wait, and None is returned too.
+        """
+        hosts = [one.uuid for other in taken for one in other.batch.due]
+        names = frozenset(key for other in taken for key in other.keys)
+        due = await self._store.due(lease, self._size, hosts)
+        batch = await prepare(self._store, lease.target, due, self._renderer.render)
+        if taken and not apart(batch, names):
+            return None
+        if not due and not batch.unsure:
+            return None
+        if not taken:
+            await self._read_standings(batch, {key[:2] for key in batch.unsure if key[0] in self.fences})
+        plan = self._plan(batch)
+        keys = frozenset(plan.contributions)
+        if keys & names:
+            return None
+        await self._note(lease, batch, {one for one in _triples(plan.changes) if one[0] in self.fences})
+        return _Ready(batch, plan, keys)
+
+    async def _note(self, lease: Lease, batch: Batch, triples: set[Triple]) -> None:
+        """Write down what a message is about to change."""
+        missing = triples - batch.noted
+        if missing:
+            batch.fresh |= await self._store.note_unsure(lease, missing)
+            batch.noted |= missing
+
+    async def _converse(self, lease: Lease, ready: _Ready) -> tuple[Sent, Plan]:
+        """Send, and plan and send again until nothing new is learned about whose the names are."""
+        sent, plan, batch = Sent(), ready.plan, ready.batch
         for _ in range(_ROUNDS):
             sent.put_off.clear()
             sent.again = False
@@ -203,13 +268,12 @@ class Primary:
         refusals = 0
         while queue and sent.trouble is None:
             parts, queue = queue, []
-            triples = {triple for part in parts for triple in _triples(part)}
-            fresh = await self._store.note_unsure(lease, triples)
+            await self._note(lease, batch, {triple for part in parts for triple in _triples(part)})
             started = self._clock()
             for part, reply in await self._exchange(parts, queue):
                 self._trace(part, reply, self._clock() - started, sent, batch)
                 refusals += reply.diagnosis.kind is Kind.REFUSED
-                halves = await self._judge(lease, batch, part, reply, sent, fresh=fresh)
+                halves = await self._judge(lease, batch, part, reply, sent)
                 if halves and not sent.applied and refusals > _patience(len(changes)):
                     sent.refuse(part, str(reply.diagnosis))  # the zone as a whole, not one host of it
                     self.fences.stop(part[0].zone, reply.diagnosis, self._clock() + self._config.settings.retry.most)
@@ -217,34 +281,27 @@ class Primary:
                     queue += halves
 
     async def _exchange(self, parts: list[Part], queue: list[Part]) -> list[tuple[Part, Reply]]:
-        """Send what fits into a message; what does not is halved and waits."""
-        fitting: list[tuple[Part, Update]] = []
-        ttl = self._config.settings.marker_ttl
-        for part in parts:
-            zone = part[0].zone
-            if zone not in self.fences:
-                continue
-            update = apply_changes(zone, part, self.fences[zone], self._config.policy, ttl)
-            if _fits(update):
-                fitting.append((part, update))
-            else:
-                queue += _halves(part)
-        replies = await self.link.update(*(update for _, update in fitting))
-        return [(part, reply) for (part, _), reply in zip(fitting, replies, strict=True)]
+        """Send parts as one message each; if one does not fit, all are halved and wait."""
+        ready = [part for part in parts if part[0].zone in self.fences]
+        ttl, policy = self._config.settings.marker_ttl, self._config.policy
+        updates = (apply_changes(part[0].zone, part, self.fences[part[0].zone], policy, ttl) for part in ready)
+        try:
+            replies = await self.link.update(*updates)
+        except TooBigError:
+            queue += [half for part in ready for half in _halves(part)]
+            return []
+        return list(zip(ready, replies, strict=True))
 
     def _trace(self, part: Part, reply: Reply, seconds: float, sent: Sent, batch: Batch) -> None:
         zone, rcode = part[0].zone, reply.diagnosis.seen.rcode or reply.diagnosis.kind.value
         self._observer.exchanged(self._config.target, zone, self.link.server, rcode, seconds)
         self._serials.pop(zone, None)
-        gens = {one.uuid: one.gen for one in batch.due}
-        hosts = {host for change in part for host in change.hosts if host in gens}
+        due = {one.uuid for one in batch.due}
+        hosts = sorted({host for change in part for host in change.hosts if host in due})
         if hosts:
-            listed = tuple((host, gens[host]) for host in sorted(hosts))
-            sent.traces.append(Trace(zone, listed, reply.message_id, seconds, rcode))
+            sent.traces.append(Trace(zone, tuple(hosts), reply.message_id, seconds, rcode))
 
-    async def _judge(
-        self, lease: Lease, batch: Batch, part: Part, reply: Reply, sent: Sent, *, fresh: frozenset[Triple]
-    ) -> list[Part]:
+    async def _judge(self, lease: Lease, batch: Batch, part: Part, reply: Reply, sent: Sent) -> list[Part]:
         """Take note of an answer; return what is to be sent again in smaller messages."""
         diagnosis, triples = reply.diagnosis, _triples(part)
         if diagnosis.is_applied:
@@ -257,7 +314,8 @@ class Primary:
             sent.refuse(part, "")
             sent.trouble, sent.is_unknown = diagnosis, True
             return []
-        await self._store.forget_unsure(lease, triples & fresh)
+        await self._store.forget_unsure(lease, triples & batch.fresh)
+        batch.noted -= triples
         match diagnosis.kind:
             case Kind.PREREQUISITE:
                 await self._learn(lease, batch, part, sent)
@@ -327,15 +385,7 @@ class Primary:
             self._size = min(self._config.settings.batch, self._size * 2)
 
 
-def _fits(update: Update) -> bool:
-    try:
-        update_wire(update, 0)
-    except TooBigError:
-        return False
-    return True
-
-
-def _triples(part: Part) -> set[Triple]:
+def _triples(part: Iterable[Change]) -> set[Triple]:
     return {(change.zone, change.name, rdtype) for change in part for rdtype in change.types}
 
 

@@ -9,10 +9,11 @@ from dnsupdate import rdata, template
 from dnsupdate.errors import BadNameError, DnsUpdateError, Fault, NoReverseZoneError, RenderError, dotted
 from dnsupdate.host import Host
 from dnsupdate.names import hostname, owner_name, reverse_name
-from dnsupdate.settings import RecordSettings, Settings, TemplateSettings, prefilled
+from dnsupdate.settings import RecordSettings, Settings, TemplateSettings, ZoneSettings, prefilled
 
 MARKER_LABEL = "_dnsupdate."
 FENCE_LABEL = "_dnsupdate-fence."
+_MEMO = 100_000
 
 
 @dataclass(frozen=True, slots=True, order=True)
@@ -78,6 +79,7 @@ class Renderer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._reverse = settings.reverse_zones
+        self._zone_of: dict[str, tuple[ZoneSettings, ...]] = {}
         self._engine = template.Engine({"ptr": self._ptr, "txt": rdata.quote_txt})
         self._templates = {name: self._compile(name, found) for name, found in settings.templates.items()}
 
@@ -148,7 +150,8 @@ class Renderer:
         for record in compiled.records:
             for item in _items(record.settings, host):
                 try:
-                    yield from self._one(record, {**variables, "item": item}, host, placeholder=placeholder)
+                    variables["item"] = item
+                    yield from self._one(record, variables, host, placeholder=placeholder)
                 except NoReverseZoneError as exc:
                     if not placeholder:
                         yield RecordFault(record.path, shown, str(exc), exc.family, record.settings.optional)
@@ -180,8 +183,13 @@ class Renderer:
                 yields=placeholder,
             )
 
-    def _zones(self, record: _Record, name: str) -> list[Any]:
-        holding = self._settings.zones_holding(name)
+    def _zones(self, record: _Record, name: str) -> list[ZoneSettings]:
+        if name in self._zone_of:
+            holding = self._zone_of[name]
+        else:
+            holding = self._settings.zones_holding(name)
+            if len(self._zone_of) < _MEMO:
+                self._zone_of[name] = holding
         if not holding:
             raise RenderError(f"name '{name}' is in none of the configured zones")
         if name.startswith((MARKER_LABEL, FENCE_LABEL)):
@@ -210,7 +218,7 @@ class Renderer:
             "ipv4": _texts(host.ipv4),
             "ipv6": _texts(host.ipv6),
             "ip_address": first,
-            "ptr_domain": ip_address(first).reverse_pointer if first else "",
+            "ptr_domain": ".".join([*reversed(first.split(".")), "in-addr.arpa"]) if first else "",
             "properties": host.properties,
             "info": {name: value for name, value in host.info.items() if name in self._settings.info},
             "state": state,

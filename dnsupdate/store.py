@@ -74,6 +74,7 @@ class Booking:
 
     contributions: Mapping[Key, tuple[Contribution, ...]]
     settled: frozenset[Triple]
+    had: frozenset[Key] = frozenset()  # names that the table has something of
     done: tuple[Due, ...] = ()
     failed: Mapping[str, tuple[str, str]] | None = None  # uuid to (state, error)
     batch: tuple[Due, ...] = ()
@@ -88,7 +89,7 @@ class Trace:
     """One answered message, for `dns trace`."""
 
     zone: str
-    hosts: tuple[tuple[str, int], ...]
+    hosts: tuple[str, ...]
     message_id: int
     seconds: float
     rcode: str
@@ -195,10 +196,16 @@ class Store:
         async with self.leased(lease) as connection:
             await connection.execute(_SQL["set_state"], lease.target, lease.epoch, json.dumps(state))
 
-    async def due(self, lease: Lease, limit: int) -> list[Due]:
-        """Return hosts that are to be looked at, oldest first."""
-        async with self.leased(lease) as connection:
-            rows = await connection.fetch(_SQL["due"], lease.target, limit)
+    async def due(self, lease: Lease, limit: int, without: Sequence[str] = ()) -> list[Due]:
+        """Return hosts that are to be looked at, oldest first; without those, which are being worked on.
+
+        Raises:
+            LeaseLostError: the lease is over. It is not renewed here: a renewal waits for the disk.
+        """
+        async with self.connection() as connection:
+            if await connection.fetchval(_SQL["holds"], lease.target, lease.epoch) is None:
+                raise LeaseLostError(f"the lease of {lease.target} with epoch {lease.epoch} is over")
+            rows = await connection.fetch(_SQL["due"], lease.target, limit, list(without))
         return [due_of(row) for row in rows]
 
     async def known(self, target: str, hosts: Sequence[str], wanted: Iterable[Key]) -> Known:
@@ -230,11 +237,18 @@ class Store:
             await connection.execute(_SQL["forget_unsure"], lease.target, *_columns(triples, 3))
 
     async def book(self, lease: Lease, booking: Booking, *, backoff: tuple[float, float]) -> None:
-        """Write down what became of a batch. `backoff`: first and longest seconds until a host is looked at again."""
+        """Write down what became of a batch. `backoff`: first and longest seconds until a host is looked at again.
+
+        Does not wait for the disk: a crash of the database that loses this leaves the record sets unsure, which was
+        written down durably before they were sent, and the hosts dirty.
+        """
         async with self.leased(lease) as connection:
+            await connection.execute(_SQL["need_not_wait"])
             target = lease.target
             if booking.contributions:
-                await connection.execute(_SQL["unpublish"], target, *_columns(booking.contributions, 2))
+                gone = [key for key in booking.contributions if key in booking.had]
+                if gone:
+                    await connection.execute(_SQL["unpublish"], target, *_columns(gone, 2))
                 rows = [one for found in booking.contributions.values() for one in found]
                 await connection.execute(_SQL["publish"], target, *_publish_columns(rows))
             if booking.settled:
@@ -248,10 +262,9 @@ class Store:
             if booking.frees:
                 await connection.execute(_SQL["wake_conflicts"], target)
             for trace in booking.traces:
-                uuids, gens = [uuid for uuid, _ in trace.hosts], [gen for _, gen in trace.hosts]
                 await connection.execute(
-                    _SQL["trace"], target, uuids, [trace.zone] * len(uuids), gens, trace.message_id, lease.epoch,
-                    lease.holder, trace.seconds, trace.rcode,
+                    _SQL["trace"], target, trace.zone, list(trace.hosts), trace.message_id, lease.epoch, lease.holder,
+                    trace.seconds, trace.rcode,
                 )  # fmt: skip
 
     async def _put_off(
@@ -274,6 +287,7 @@ class Store:
         async with self.connection() as connection:
             await connection.execute(_SQL["event"], target, kind, text)
             await connection.execute(_SQL["trim_events"])
+            await connection.execute(_SQL["trim_messages"])
 
     async def zone(self, lease: Lease, zone: str) -> tuple[tuple[Contribution, ...], frozenset[Triple]]:
         """Return all that we have in a zone, and all that is unsure there."""

@@ -2,6 +2,7 @@
 
 import re
 from collections.abc import Mapping
+from dataclasses import dataclass
 from ipaddress import ip_address, ip_network
 from typing import Any
 
@@ -11,7 +12,15 @@ import jinja2.sandbox
 from dnsupdate.errors import RenderError
 from dnsupdate.names import shown
 
-Compiled = jinja2.Template
+
+@dataclass(frozen=True, slots=True)
+class Compiled:
+    """A compiled template; `literal` when there is nothing to fill in."""
+
+    template: jinja2.Template
+    literal: str | None
+
+
 _CLASSIC = re.compile(r"%(?:%|\{(?P<name>\w+)\}|(?P<bad>.?))", re.DOTALL)
 _FALSE = frozenset({"", "false", "0", "no", "none", "[]", "()", "{}"})
 CLASSIC_NAMES = ("hostname", "uuid_prefix", "ip_address", "ptr_domain")
@@ -47,26 +56,29 @@ class Engine:
             self._env.globals.pop(name, None)
         self._env.globals.update({"cidr": cidr, "octet": octet, **functions})
 
-    def compile(self, source: str) -> jinja2.Template:
+    def compile(self, source: str) -> Compiled:
         """Compile a template.
 
         Raises:
             RenderError: with the line inside the template.
         """
         try:
-            return self._env.from_string(source)
+            found = self._env.from_string(source)
         except jinja2.TemplateSyntaxError as exc:
             raise RenderError(f"template line {exc.lineno}: {exc.message}") from None
+        return Compiled(found, None if "{" in source else source)
 
 
-def render(template: jinja2.Template, variables: Mapping[str, Any]) -> str:
+def render(compiled: Compiled, variables: Mapping[str, Any]) -> str:
     """Render a compiled template.
 
     Raises:
         RenderError: an unknown variable, or an expression that fails.
     """
+    if compiled.literal is not None:
+        return compiled.literal
     try:
-        return template.render(variables)
+        return compiled.template.render(variables)
     except RenderError:
         raise
     except jinja2.TemplateError as exc:

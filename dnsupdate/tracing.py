@@ -80,8 +80,7 @@ def lines(found: dict[str, Any]) -> list[str]:
         took_ms = (row["answered_at"] - row["sent_at"]).total_seconds() * 1000
         text.append(
             f"  sent       {row['sent_at']:%H:%M:%S.%f} to {row['target']} zone {row['zone']}: "
-            f"message {row['message_id']}, change {row['gen']}, "
-            f"epoch {row['epoch']} by {row['holder']}: {row['rcode']} in {took_ms:.0f} ms"
+            f"message {row['message_id']}, epoch {row['epoch']} by {row['holder']}: {row['rcode']} in {took_ms:.0f} ms"
         )
     for row in found["states"]:
         error = f": {row['last_error']}" if row["last_error"] else ""

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
 
 from dnsupdate.plan import Change, Guard, Policy, RRset
 from dnsupdate.rdata import quote_txt
@@ -101,6 +102,7 @@ def marker_name(name: str) -> str:
     return MARKER_LABEL + name
 
 
+@lru_cache(maxsize=16)
 def marker_text(owner: str) -> str:
     """Return the TXT data of our markers."""
     return quote_txt(f"v=1 o={owner}")

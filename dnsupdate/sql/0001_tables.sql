@@ -76,19 +76,18 @@ CREATE TABLE IF NOT EXISTS dns_adopted (
   PRIMARY KEY (target, zone, name)
 );
 
--- The last message that had something of a host in it, for `dns trace`.
-CREATE TABLE IF NOT EXISTS dns_trace (
+-- The last messages, for `dns trace`. One row a message and not a host: a batch has 250.
+CREATE TABLE IF NOT EXISTS dns_messages (
+  id bigserial PRIMARY KEY,
   target text NOT NULL,
-  node_uuid text NOT NULL,
   zone text NOT NULL,
-  gen bigint NOT NULL,
+  hosts text[] NOT NULL,
   message_id integer NOT NULL,
   epoch bigint NOT NULL,
   holder text NOT NULL,
   sent_at timestamptz NOT NULL,
   answered_at timestamptz NOT NULL,
-  rcode text NOT NULL,
-  PRIMARY KEY (target, node_uuid, zone)
+  rcode text NOT NULL
 );
 
 -- What an operator should know, newest last.

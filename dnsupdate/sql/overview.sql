@@ -38,9 +38,9 @@ SELECT target, zone, name, rdtype, rdata, ttl, gen, at FROM dns_published WHERE 
 ORDER BY target, zone, name, rdtype;
 
 -- name: traces_of
--- The last messages with a host in them.
-SELECT target, zone, gen, message_id, epoch, holder, sent_at, answered_at, rcode FROM dns_trace WHERE node_uuid = $1
-ORDER BY sent_at;
+-- The last message to each zone with a host in it.
+SELECT DISTINCT ON (target, zone) target, zone, message_id, epoch, holder, sent_at, answered_at, rcode
+FROM dns_messages WHERE $1 = ANY(hosts) ORDER BY target, zone, id DESC;
 
 -- name: release
 -- Let held deletions go.

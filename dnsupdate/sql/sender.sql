@@ -31,6 +31,14 @@ UPDATE dns_lease SET until = clock_timestamp() + make_interval(secs => $3)
 WHERE target = $1 AND epoch = $2 AND until > clock_timestamp()
 RETURNING 1;
 
+-- name: holds
+-- Whether the lease is still held.
+SELECT 1 FROM dns_lease WHERE target = $1 AND epoch = $2 AND until > clock_timestamp();
+
+-- name: need_not_wait
+-- Only where a loss is harmless.
+SET LOCAL synchronous_commit = off;
+
 -- name: give_up
 -- A sender that stops lets the next one begin at once.
 UPDATE dns_lease SET until = '-infinity' WHERE target = $1 AND holder = $2 AND epoch = $3;
@@ -49,6 +57,7 @@ UPDATE dns_lease SET server_state = server_state || $3::jsonb WHERE target = $1 
 SELECT d.node_uuid, d.gen AS dirty_gen, d.released, d.attempts, h.facts, h.gen, h.removed, h.missing
 FROM dns_dirty d LEFT JOIN dns_hosts h ON h.uuid = d.node_uuid
 WHERE d.target = $1 AND d.not_before <= clock_timestamp() AND (d.state <> 'held' OR d.released)
+  AND d.node_uuid <> ALL($3::text[])
 ORDER BY d.since LIMIT $2;
 
 -- name: published_at
@@ -131,13 +140,13 @@ DELETE FROM dns_adopted a USING unnest($2::text[], $3::text[]) AS known(zone, na
 WHERE a.target = $1 AND a.zone = known.zone AND a.name = known.name;
 
 -- name: trace
--- The message that had these hosts in it.
-INSERT INTO dns_trace (target, node_uuid, zone, gen, message_id, epoch, holder, sent_at, answered_at, rcode)
-SELECT $1, sent.node_uuid, sent.zone, sent.gen, $5, $6, $7, clock_timestamp() - make_interval(secs => $8), clock_timestamp(), $9
-FROM unnest($2::text[], $3::text[], $4::bigint[]) AS sent(node_uuid, zone, gen)
-ON CONFLICT (target, node_uuid, zone) DO UPDATE SET gen = excluded.gen, message_id = excluded.message_id,
-  epoch = excluded.epoch, holder = excluded.holder, sent_at = excluded.sent_at, answered_at = excluded.answered_at,
-  rcode = excluded.rcode;
+-- A message that was answered; the last thousand of a target are kept.
+INSERT INTO dns_messages (target, zone, hosts, message_id, epoch, holder, sent_at, answered_at, rcode)
+VALUES ($1, $2, $3, $4, $5, $6, clock_timestamp() - make_interval(secs => $7), clock_timestamp(), $8);
+
+-- name: trim_messages
+-- Keep the table small.
+DELETE FROM dns_messages WHERE id <= (SELECT id FROM dns_messages ORDER BY id DESC OFFSET 5000 LIMIT 1);
 
 -- name: event
 -- For operators; the last ten thousand are kept.

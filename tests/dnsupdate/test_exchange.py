@@ -130,15 +130,13 @@ async def test_an_unsigned_update_is_refused_everywhere(server: Target) -> None:
 
 @pytest.mark.parametrize(("skew_s", "words"), [(301.0, "301 s ahead of"), (-301.0, "301 s behind")])
 async def test_a_clock_that_is_off_is_told_to_the_second(server: Target, skew_s: float, words: str) -> None:
-    now = wall()
-    diagnosis = await one(server.peer(fudge_s=300), add(f"clock.{FORWARD}"), lambda: now + skew_s)
+    diagnosis = await one(server.peer(fudge_s=300), add(f"clock.{FORWARD}"), lambda: wall() + skew_s)
     assert diagnosis.kind is Kind.CLOCK
     assert words in str(diagnosis).replace("300 s", "301 s").replace("302 s", "301 s")
 
 
 async def test_a_clock_within_the_fudge_is_fine(server: Target) -> None:
-    now = wall()
-    assert await kind(server.peer(fudge_s=300), add(f"clock2.{FORWARD}"), lambda: now + 297) is Kind.APPLIED
+    assert await kind(server.peer(fudge_s=300), add(f"clock2.{FORWARD}"), lambda: wall() + 290) is Kind.APPLIED
 
 
 @pytest.mark.parametrize("zone", ["sub.cluster.example.", "example.", "nowhere.test."])
