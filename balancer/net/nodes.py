@@ -1,6 +1,7 @@
 """A node as a worker sees it: its address, pool of idle connections, passive signs, and tallies of this turn."""
 
 import socket
+from bisect import bisect_right
 from ipaddress import ip_address
 from typing import TYPE_CHECKING
 
@@ -31,21 +32,22 @@ if TYPE_CHECKING:
 
 EJECT_NS = int(EJECTION_S * 1e9)
 BOUNDS_NS = tuple(int(bound * 1e9) for bound in BUCKETS_S)
-FIRST_BOUND_NS = BOUNDS_NS[0]
 
 
 def observe(cells: "memoryview[int]", first: int, durations: list[int]) -> None:
-    """Add durations (ns) to the histogram at `first`."""
-    if max(durations) <= FIRST_BOUND_NS:
-        cells[first] += len(durations)
+    """Add durations (ns) to the histogram at `first`. Sorts the list."""
+    durations.sort()
+    count = len(durations)
+    below = 0
+    for bucket, bound in enumerate(BOUNDS_NS):
+        upto = count if durations[-1] <= bound else bisect_right(durations, bound, below)
+        if upto != below:
+            cells[first + bucket] += upto - below
+            below = upto
+            if below == count:
+                break
     else:
-        for duration in durations:
-            bucket = 0
-            for bound in BOUNDS_NS:
-                if duration <= bound:
-                    break
-                bucket += 1
-            cells[first + bucket] += 1
+        cells[first + len(BOUNDS_NS)] += count - below
     cells[first + HISTOGRAM_CELLS - 1] += sum(durations) // 1000
 
 

@@ -66,6 +66,7 @@ HEALTH_NS = 10_000_000  # control's verdicts are looked at this often, besides w
 LAST_WORDS_NS = 500_000_000  # before the deadline of a stop those that still wait are told
 METHOD_INDEX = {method.encode(): index for index, method in enumerate(METHODS)}
 CODE_INDEX = {code: index for index, code in enumerate(CODES)}
+TALLIES = 16  # of a node are worth a write in a busy turn
 _NODE = Outcome.NODE  # looking a member up in its enum costs 90 ns, hashing one 150
 OTHER_METHOD, OTHER_CODE = len(METHODS) - 1, len(CODES) - 1
 
@@ -339,8 +340,11 @@ class Plane:
 
     def _flush_tallies(self) -> None:
         cells, row = self.cells, self.row
+        ended = sum([len(gate.durations) for gate in self.gates.values()])
+        # In a busy turn few at each of many nodes wait for more to come (or for `sweep`): 64 nodes cost as much as 2.
+        least = 1 if ended < TALLIES else TALLIES
         for node in self.nodes.values():
-            if node.durations or node.first_bytes:
+            if len(node.durations) >= least:
                 node.flush_tallies()
         for gate in self.gates.values():
             if gate.durations:

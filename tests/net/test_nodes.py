@@ -2,10 +2,13 @@
 
 from itertools import product
 
+from hypothesis import given
+from hypothesis import strategies as st
+
 from balancer.core.health import available, is_ejected
 from balancer.model import Admin, Health, Node
-from balancer.net.nodes import NodeState
-from balancer.scoreboard import C_HEALTH, C_VERDICT_NS, Scoreboard
+from balancer.net.nodes import BOUNDS_NS, NodeState, observe
+from balancer.scoreboard import C_HEALTH, C_VERDICT_NS, HISTOGRAM_CELLS, Scoreboard
 
 SECOND = 1_000_000_000
 
@@ -26,3 +29,14 @@ def test_a_worker_lets_serve_exactly_who_is_available() -> None:
         answers.add(expected)
     assert answers == {False, True}
     board.close()
+
+
+@given(st.lists(st.sampled_from([*BOUNDS_NS, *(bound + 1 for bound in BOUNDS_NS), 0]), min_size=1, max_size=60))
+def test_durations_are_counted_in_the_first_bucket_that_holds_them(durations: list[int]) -> None:
+    cells = memoryview(bytearray(8 * (HISTOGRAM_CELLS + 1))).cast("Q")
+    expected = [0] * (HISTOGRAM_CELLS + 1)
+    for duration in durations:
+        expected[1 + next((n for n, bound in enumerate(BOUNDS_NS) if duration <= bound), len(BOUNDS_NS))] += 1
+    expected[HISTOGRAM_CELLS] = sum(durations) // 1000
+    observe(cells, 1, durations)
+    assert cells.tolist() == expected
