@@ -9,6 +9,13 @@ from tests.support.site import Site
 
 Build = Callable[..., Site]
 
+# Under load means: in `make test` one round of about 4 s, in `make test-all` five of 15 s.
+ROUNDS = [
+    pytest.param((1, 4.0), id="once"),
+    pytest.param((5, 15.0), id="five times", marks=[pytest.mark.slow, pytest.mark.timeout(300)]),
+]
+UnderLoad = tuple[int, float]
+
 
 @pytest.fixture
 def build() -> Iterator[Build]:
@@ -37,4 +44,5 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
     for item in items:
         if "tests/e2e" in str(item.path):
             item.add_marker(pytest.mark.e2e)
-            item.add_marker(pytest.mark.timeout(120))
+            if item.get_closest_marker("timeout") is None:
+                item.add_marker(pytest.mark.timeout(120))

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 import trustme
 
-from tests.e2e.conftest import Build
+from tests.e2e.conftest import ROUNDS, Build, UnderLoad
 from tests.support.site import Site, free_port
 from tests.support.waiting import until
 
@@ -29,7 +29,14 @@ def reload(site: Site, **extra: Any) -> None:
     until(lambda: generation(site) > before, 15)
 
 
-def test_reloads_under_load_fail_nothing(site: Site) -> None:
+@pytest.mark.parametrize("under_load", ROUNDS)
+def test_reloads_under_load_fail_nothing(site: Site, under_load: UnderLoad) -> None:
+    for _ in range(under_load[0]):
+        reload_often(site, under_load[1])
+    site.assert_balanced()
+
+
+def reload_often(site: Site, seconds: float) -> None:
     with site.load() as load, site.load("--fresh", "--clients", "4") as fresh:
         site.listed.remove("api3")
         reload(site, balance={"policy": "round_robin", "slow_start": "0s"})
@@ -45,10 +52,9 @@ def test_reloads_under_load_fail_nothing(site: Site) -> None:
         reload(site, workers=2, listen=[{"bind": f"127.0.0.1:{site.port}"}])
         site.until_workers(2)
         until(lambda: is_refused(second))
-        result, connections = load.stop(3), fresh.stop()
+        result, connections = load.stop(seconds), fresh.stop()
     result.assert_clean()
     connections.assert_clean()
-    site.assert_balanced()
 
 
 def is_refused(port: int) -> bool:

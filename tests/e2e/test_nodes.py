@@ -2,26 +2,34 @@
 
 import time
 
-from tests.e2e.conftest import Build
-from tests.support.site import Site
+import pytest
+
+from tests.e2e.conftest import ROUNDS, Build, UnderLoad
+from tests.support.site import NodeProcess, Site
 from tests.support.waiting import until
 
 PING = "/arvados/v1/nodes/zzzzz-7ekkf-000000000000001/ping?ping_secret=x"
 
 
-def test_draining_a_node_under_load_fails_nothing_and_ends_with_nothing_in_flight(site: Site) -> None:
-    with site.load() as load:
-        time.sleep(1)
-        site.cli("nodes", "drain", "api2", "--reason", "disk swap")
-        assert site.states()["api2"] == "drained"
-        before = site.nodes["api2"].counts()["requests"]
-        site.nodes["api2"].kill()  # safe: that is what drained means
-        site.nodes["api2"].start()
-        site.cli("nodes", "undrain", "api2")
-        until(lambda: site.nodes["api2"].counts()["requests"] > 10)
-        result = load.stop(4)
-    result.assert_clean()
-    assert before > 0
+@pytest.mark.parametrize("under_load", ROUNDS)
+def test_draining_a_node_under_load_fails_nothing_and_ends_with_nothing_in_flight(
+    site: Site, under_load: UnderLoad
+) -> None:
+    rounds, seconds = under_load
+    for number in range(rounds):
+        name = f"api{number % 3 + 1}"
+        node = site.nodes[name]
+        with site.load() as load:
+            time.sleep(1)
+            site.cli("nodes", "drain", name, "--reason", "disk swap")
+            assert site.states()[name] == "drained"
+            assert node.counts()["requests"] > 0
+            node.kill()  # safe: that is what drained means
+            node.start()
+            site.cli("nodes", "undrain", name)
+            until(lambda node=node: node.counts()["requests"] > 10)  # type: ignore[misc]
+            result = load.stop(seconds)
+        result.assert_clean()
     site.assert_balanced()
 
 
@@ -38,26 +46,42 @@ def test_stopping_a_node_that_was_not_drained_fails_requests(site: Site) -> None
     assert failed
 
 
-def test_a_node_is_added_and_removed_under_load_without_a_failure(site: Site, build: Build) -> None:
+@pytest.mark.parametrize("under_load", ROUNDS)
+def test_a_node_is_added_and_removed_under_load_without_a_failure(
+    site: Site, build: Build, under_load: UnderLoad
+) -> None:
     extra = build(nodes=1).nodes["api1"]
     extra.name = "api4"
     extra.start()
+    for _ in range(under_load[0]):
+        add_and_remove(site, extra, under_load[1])
+    site.assert_balanced()
+
+
+def add_and_remove(site: Site, extra: NodeProcess, seconds: float) -> None:
+    before = extra.counts()["requests"]
     with site.load() as load:
         time.sleep(1)
         site.cli("nodes", "add", f"http://127.0.0.1:{extra.port}", "--name", "api4")
-        until(lambda: extra.counts()["requests"] > 20, 15)
+        until(lambda: extra.counts()["requests"] > before + 20, 15)
         site.cli("nodes", "remove", "api4", "--yes")
         assert site.states().get("api4", "removed") == "removed"
         seen = extra.counts()["requests"]
         time.sleep(0.5)
         assert extra.counts()["requests"] == seen
-        result = load.stop(4)
+        result = load.stop(seconds)
     result.assert_clean()
     assert result.by_node["api4"] > 20
+
+
+@pytest.mark.parametrize("under_load", ROUNDS)
+def test_a_killed_node_costs_no_idempotent_request(site: Site, under_load: UnderLoad) -> None:
+    for _ in range(under_load[0]):
+        kill_a_node(site, under_load[1])
     site.assert_balanced()
 
 
-def test_a_killed_node_costs_no_idempotent_request(site: Site) -> None:
+def kill_a_node(site: Site, seconds: float) -> None:
     with site.load() as load:
         time.sleep(1)
         killed_at = time.monotonic()
@@ -65,14 +89,13 @@ def test_a_killed_node_costs_no_idempotent_request(site: Site) -> None:
         until(lambda: site.states()["api2"] == "unhealthy", 10)
         site.nodes["api2"].start()
         until(lambda: site.states()["api2"] == "healthy", 10)
-        result = load.stop(4)
+        result = load.stop(seconds)
     assert not result.failed_idempotent, result.failed_idempotent
     # What was under way at the node and must not be sent twice may fail, and only that.
     assert all(failure["sent_at"] < killed_at + 0.5 for failure in result.failures), result.failures
     assert len(result.failures) <= 8
     counts = sum((node.counts()["keys"].get(key, 0) for node in site.nodes.values() for key in result.keys[-50:]), 0)
     assert counts <= 50  # no POST was sent twice
-    site.assert_balanced()
 
 
 def test_without_retries_a_killed_node_costs_idempotent_requests(build: Build) -> None:

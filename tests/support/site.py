@@ -49,12 +49,16 @@ class NodeProcess:
     process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
+        """Start it and wait until it listens."""
+        self.launch()
+        until(self.is_up, START_S, f"{self.name} listens")
+
+    def launch(self) -> None:
         command = [sys.executable, "-P", str(ROOT / "examples/echo_node.py"), "--name", self.name]
         with (self.folder / f"{self.name}.log").open("ab") as log:
             self.process = subprocess.Popen(
                 [*command, "--port", str(self.port), "--keepalive", "1", *self.options], stdout=log, stderr=log
             )
-        until(self.is_up, START_S, f"{self.name} listens")
 
     def is_up(self) -> bool:
         with contextlib.suppress(OSError):
@@ -206,7 +210,7 @@ class Site:
     def start(self) -> None:
         """Start nodes and balancer; returns when all listed nodes are healthy."""
         for node in self.nodes.values():
-            node.start()
+            node.launch()
         self.write()
         self.serve()
         self.until_healthy(len(self.listed))
