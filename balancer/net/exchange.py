@@ -345,6 +345,8 @@ class Exchange:
 
     def node_done(self, upstream: Upstream) -> None:
         """The node's answer is here, whole: give the node back and end when the client has it."""
+        if self.done:  # the client left while the last of it was sent; the node was given back then
+            return
         node = self.node
         assert node is not None
         client = self.client

@@ -4,14 +4,17 @@ import contextlib
 import http.client
 import random
 import socket
+import ssl
 import threading
 import time
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import pytest
+import trustme
 
-from balancer.model import Health, Limits, Park, Pause, Queue, Timeouts
+from balancer.model import Health, Limits, Listener, ListenerTls, Park, Pause, Queue, Timeouts
 from balancer.scoreboard import (
     N_CELLS,
     N_IN_FLIGHT,
@@ -76,16 +79,19 @@ class Node(Upstream):
         return steps
 
 
-def misbehave(worker: Worker, seed: int, rounds: int) -> None:
+def misbehave(worker: Worker, seed: int, rounds: int, tls: ssl.SSLContext | None) -> None:
     """One client after the other, each with a story of its own."""
     draw = random.Random(seed)
     for _ in range(rounds):
         with contextlib.suppress(OSError, AssertionError, ValueError, http.client.HTTPException):
-            one_story(worker, draw)
+            one_story(worker, draw, tls)
 
 
-def one_story(worker: Worker, draw: random.Random) -> None:
-    with Client(worker.connect(timeout_s=1.5)) as client:
+def one_story(worker: Worker, draw: random.Random, tls: ssl.SSLContext | None) -> None:
+    sock = worker.connect(timeout_s=1.5)
+    if tls is not None and draw.random() < 0.95:
+        sock = tls.wrap_socket(sock, server_hostname="a.test")
+    with Client(sock) as client:
         for _ in range(draw.randint(1, 4)):
             client.send(drawn_request(draw))
             if not goes_on(client, draw):
@@ -136,8 +142,8 @@ def settled(worker: Worker) -> bool:
     return cell(W_ACCEPTED) == booked and not any(cell(one) for one in (*idle, *nodes))
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
-def test_books_and_descriptors_balance_after_chaos(seed: int) -> None:
+@pytest.mark.parametrize(("seed", "listener"), [(1, "plain"), (2, "plain"), (3, "plain"), (4, "tls"), (5, "selectors")])
+def test_books_and_descriptors_balance_after_chaos(seed: int, listener: str) -> None:
     nodes = [Node(seed * 10 + number) for number in range(3)]
     limits = Limits(tunnels=3, body_bytes=200_000 if seed == 2 else 1 << 20)
     snapshot = snapshot_of(
@@ -145,12 +151,20 @@ def test_books_and_descriptors_balance_after_chaos(seed: int) -> None:
     )
     if seed == 3:
         snapshot = replace(snapshot, nodes=tuple(replace(node, capacity=2) for node in snapshot.nodes))
+    more: dict[str, Any] = {"env": {"force_selectors": listener == "selectors"}}
+    tls = None
+    if listener == "tls":
+        ca = trustme.CA()
+        tls = ssl.create_default_context()
+        ca.configure_trust(tls)
+        more["pems"] = [ca.issue_cert("a.test").private_key_and_cert_chain_pem.bytes()]
+        snapshot = replace(snapshot, listeners=(Listener(0, "127.0.0.1:0", ListenerTls((((), 0),))),))
     with contextlib.ExitStack() as stack:
         for node in nodes:
             stack.enter_context(node)
-        worker = stack.enter_context(running(snapshot))
+        worker = stack.enter_context(running(snapshot, **more))
         before = descriptors(worker)
-        threads = [threading.Thread(target=misbehave, args=(worker, seed * 100 + n, 25)) for n in range(8)]
+        threads = [threading.Thread(target=misbehave, args=(worker, seed * 100 + n, 25, tls)) for n in range(8)]
         for thread in threads:
             thread.start()
         draw = random.Random(seed)
@@ -167,7 +181,8 @@ def test_books_and_descriptors_balance_after_chaos(seed: int) -> None:
             node.script = None
             worker.board.verdict(slot, Health.HEALTHY)
         worker.apply(snapshot)
-        with Client(worker.connect()) as client:
+        sock = worker.connect()
+        with Client(sock if tls is None else tls.wrap_socket(sock, server_hostname="a.test")) as client:
             assert client.get("/").status == 200
 
 
