@@ -55,6 +55,7 @@ def drain(
     node: NodeArgument,
     reason: options.ReasonOption = "",
     for_: options.ForOption = None,
+    cut: Annotated[bool, typer.Option("--cut", help="End by force what is left after drain.timeout.")] = False,
     force: options.ForceOption = False,
     dry_run: options.DryRunOption = False,
     no_wait: options.NoWaitOption = False,
@@ -66,7 +67,7 @@ def drain(
 ) -> None:
     """Give a node no new request; return when nothing is in flight there."""
     client = connect(admin, admin_token_file)
-    body = {"reason": reason, "for": for_, "force": force, "dry_run": dry_run}
+    body = {"reason": reason, "for": for_, "cut": cut, "force": force, "dry_run": dry_run}
     answer = _act(client, node, "drain", body)
     if dry_run or no_wait:
         _told(answer, as_json, f"{node} {'would be drained' if dry_run else answer['state']}: {answer['consequence']}")

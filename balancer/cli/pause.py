@@ -32,6 +32,10 @@ def pause(
         str | None,
         typer.Option("--timeout", metavar="SPAN", help="For what is under way; then undone. [default: drain.timeout]"),
     ] = None,
+    cut: Annotated[
+        bool,
+        typer.Option("--cut", help="After --timeout end by force what is under way."),
+    ] = False,
     yes: options.YesOption = False,
     dry_run: options.DryRunOption = False,
     as_json: options.JsonOption = False,
@@ -40,7 +44,8 @@ def pause(
 ) -> None:
     """Hold new requests; return when every worker holds them and nothing is in flight."""
     client = connect(admin, admin_token_file)
-    body = {name: value for name, value in {"reason": reason, "for": for_, "wait": timeout}.items() if value}
+    asked: dict[str, Any] = {"reason": reason, "for": for_, "wait": timeout, "cut": cut}
+    body = {name: value for name, value in asked.items() if value}
     planned = client.post("/v1/pause", {**body, "dry_run": True})
     if dry_run:
         _told(planned, as_json, f"traffic would be paused: {planned['forecast']}")

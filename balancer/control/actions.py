@@ -34,12 +34,13 @@ class GuardError(RefusedError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Who asks for an action and on which terms."""
+    """Who asks for an action and on which terms. `cut`: a drain ends by force what is left after drain.timeout."""
 
     who: str
     reason: str = ""
     until: datetime | None = None
     force: bool = False
+    cut: bool = False
     dry_run: bool = False
 
 
@@ -144,7 +145,8 @@ class NodeActions:
 
             def edit(intents: Intents) -> Intents:
                 self._guard(name, request)  # again, under the lock: another operator may have been quicker
-                return intents.with_(self._intent(kind, name, request))
+                settings = {"cut": True} if request.cut else {}
+                return intents.with_(self._intent(kind, name, request, **settings))
 
             await self._site.change(edit)
             verb = "draining" if kind is Kind.DRAIN else "being removed"

@@ -244,6 +244,28 @@ class Publisher:
             except (WireError, TimeoutError) as exc:
                 logger.warning("worker did not reopen its log", extra={"worker": link.address.slot, "error": str(exc)})
 
+    async def held_back(self) -> int | None:
+        """Return how many exchanges a pause still waits for, None when a worker did not say."""
+        answers = await self._ask_all({"type": "held-back"}, "held-back")
+        return None if None in answers else sum(answer["exchanges"] for answer in answers if answer)
+
+    async def cut(self, node: str | None) -> int:
+        """End what runs at a node, or all that a pause waits for; return how many there were."""
+        answers = await self._ask_all({"type": "cut", "node": node}, "cut")
+        return sum(answer["cut"] for answer in answers if answer)
+
+    async def _ask_all(self, message: Message, answer: str) -> list[Message | None]:
+        """Ask every worker; None stands for one that is gone or stuck."""
+        return await asyncio.gather(*(self._ask(link, message, answer) for link in list(self._workers.values())))
+
+    @staticmethod
+    async def _ask(link: WorkerLink, message: Message, answer: str) -> Message | None:
+        try:
+            async with asyncio.timeout(CALL_S):
+                return await link.call(dict(message), answer)
+        except (WireError, TimeoutError):
+            return None
+
     async def exchanges(self, node: str | None, limit: int) -> list[dict[str, Any]]:
         """Return what is under way (at one node), as the workers tell it, oldest first."""
         found: list[dict[str, Any]] = []

@@ -7,6 +7,7 @@ from balancer.control.actions import is_drained
 from balancer.control.events import EventLog
 from balancer.control.intents import Intents, Kind
 from balancer.control.site import Site
+from balancer.core import drain
 from balancer.errors import BalanceError
 from balancer.model import Admin
 
@@ -75,6 +76,7 @@ class Upkeep:
     async def _drained(self) -> None:
         publisher = self._site.parts.publisher
         workers = [address.slot for address in publisher.workers if not address.is_stopping]
+        await self._cut_late()
         found = [
             node.name
             for node in self._site.snapshot.nodes
@@ -94,6 +96,20 @@ class Upkeep:
             removed = name in gone or self._site.intents.get(Kind.REMOVE, name)
             kind, text = ("node-removed", "removed") if removed else ("node-drained", "drained: nothing is in flight")
             self._events.add(kind, f"{name} is {text}", node=name)
+
+    async def _cut_late(self) -> None:
+        """End by force what is left at nodes whose drain may do that, once its time is over."""
+        for intent in self._site.intents:
+            node = self._site.node(intent.node) if intent.settings.get("cut") else None
+            if node is None or node.admin is not Admin.DRAINING:
+                continue
+            publisher, limits = self._site.parts.publisher, self._site.snapshot.drain
+            elapsed_s = (self._site.parts.clock.now() - intent.at).total_seconds()
+            left = drain.Remaining(publisher.board.in_flight(node.slot), publisher.board.tunnels(node.slot))
+            closed = elapsed_s >= limits.tunnel_grace_s
+            step = drain.decide(left, limits, elapsed_s, may_cut=True, tunnels_closed=closed)
+            if step.kind is drain.StepKind.CUT and await publisher.cut(node.name):
+                self._events.add("node-cut", f"{node.name}: {step.reason}; cut", node=node.name, level="warning")
 
     def _is_gone(self, name: str) -> bool:
         """An added node that is removed leaves no trace; one of the file stays known as removed."""

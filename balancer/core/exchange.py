@@ -71,6 +71,7 @@ class Cause(StrEnum):
     QUEUE_FULL = "queue-full"
     QUEUE_TIMEOUT = "queue-timeout"
     STOPPING = "stopping"
+    CUT = "cut"
     # our answers to what a node did
     NODE_REFUSED = "node-refused"
     NODE_RESET = "node-reset"
@@ -103,6 +104,7 @@ STATUS: Final[dict[Cause, int]] = {
     Cause.QUEUE_FULL: 503,
     Cause.QUEUE_TIMEOUT: 503,
     Cause.STOPPING: 503,
+    Cause.CUT: 503,
     Cause.NODE_REFUSED: 502,
     Cause.NODE_RESET: 502,
     Cause.NODE_TRUNCATED: 502,
@@ -126,6 +128,7 @@ TEXT: Final[dict[Cause, str]] = {
     Cause.QUEUE_FULL: "all nodes are busy and the queue is full",
     Cause.QUEUE_TIMEOUT: "all nodes stayed busy",
     Cause.STOPPING: "the balancer is stopping",
+    Cause.CUT: "it took longer than the service could wait before a pause",
     Cause.NODE_REFUSED: "no connection to a node could be made",
     Cause.NODE_RESET: "the node closed the connection before answering",
     Cause.NODE_TRUNCATED: "the node closed the connection inside its answer",

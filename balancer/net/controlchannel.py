@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 import balancer
 from balancer import snapshot as snapshots
 from balancer.errors import BalanceError, WireError
+from balancer.net import underway
 from balancer.net.poller import READ, WRITE
 from balancer.scoreboard import MAGIC
 from balancer.wire import Channel, Message
@@ -151,6 +152,10 @@ class Peer:
             case "exchanges":
                 found = self.plane.describe_exchanges(message.get("node"), int(message.get("limit", 100)))
                 self.send({"type": "exchanges", "exchanges": found})
+            case "held-back":
+                self.send({"type": "held-back", "exchanges": underway.held_back(self.plane)})
+            case "cut":
+                self.send({"type": "cut", "cut": underway.cut(self.plane, message.get("node"))})
             case "reopen-log":
                 self._reopen(fds)
             case "stop":

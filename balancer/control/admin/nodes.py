@@ -115,6 +115,7 @@ class NodeRoutes:
             reason=text(call.body, "reason"),
             until=self._until(call.body),
             force=bool(call.body.get("force")),
+            cut=bool(call.body.get("cut")),
             dry_run=bool(call.body.get("dry_run")),
         )
 

@@ -216,12 +216,12 @@ EXPLAIN = document(
 
 _WEIGHT: Schema = {"type": "integer", "minimum": 0, "maximum": 1000}
 _TERMS = {"reason": TEXT, "for": SPAN, "force": FLAG, "dry_run": FLAG}
-INTENT_BODY = body(**_TERMS)
+INTENT_BODY = body(cut=FLAG, **_TERMS)
 WEIGHT_BODY = body(weight=_WEIGHT, **_TERMS)
 ADD_BODY = body(
     name=TEXT, url=TEXT, weight={"type": "integer", "minimum": 0, "maximum": 1000}, capacity=COUNT, **_TERMS
 )
 RELOAD_BODY = body(dry_run=FLAG)
-PAUSE_BODY = body(reason=TEXT, wait=SPAN, dry_run=FLAG, **{"for": SPAN})
+PAUSE_BODY = body(reason=TEXT, wait=SPAN, cut=FLAG, dry_run=FLAG, **{"for": SPAN})
 RESUME_BODY = body(reason=TEXT, rate=NUMBER)
 APPOINT_BODY = body(node=TEXT, reason=TEXT)

@@ -27,12 +27,13 @@ class TrafficRoutes:
             reason=text(call.body, "reason"),
             for_s=seconds_of(call.body, "for"),
             wait_s=seconds_of(call.body, "wait"),
+            cut=bool(call.body.get("cut")),
             dry_run=bool(call.body.get("dry_run")),
         )
         try:
             return await self._services.pauses.pause(request)
         except PauseTimeoutError as exc:
-            hint = "wait longer (--timeout), or look at what is under way: arv-balance status"
+            hint = "wait longer (--timeout), or end by force what is under way then (--cut)"
             raise ProblemError(504, str(exc), hint=hint, exchanges=exc.exchanges) from exc
 
     async def resume(self, call: Call) -> Document:
