@@ -6,8 +6,9 @@ Header fields are not logged but User-Agent, so Authorization and Cookie never a
 
 import re
 from collections.abc import Callable
-from typing import Protocol
+from typing import Final, Protocol
 
+from balancer.core.exchange import Cause
 from balancer.core.redaction import Redactor
 from balancer.model import AccessLog
 
@@ -214,33 +215,38 @@ def _combined(redactor: Redactor) -> Formatter:
 
 
 # HAProxy's two letters: who ended it, and in which phase (its manual, "Session state at disconnection").
-TERMINATION = {
-    "ok": b"----",
-    "malformed": b"PR--",
-    "too-large": b"PR--",
-    "not-served": b"PR--",
-    "expectation": b"PR--",
-    "bad-chunk": b"PD--",
-    "header-timeout": b"cR--",
-    "body-timeout": b"cD--",
-    "body-slow": b"cD--",
-    "client-left": b"CD--",
-    "client-stalled": b"cD--",
-    "park-timeout": b"sQ--",
-    "queue-timeout": b"sQ--",
-    "park-full": b"SQ--",
-    "queue-full": b"SQ--",
-    "paused": b"SQ--",
-    "no-node": b"SC--",
-    "node-refused": b"SC--",
-    "node-reset": b"SH--",
-    "node-truncated": b"SD--",
-    "node-protocol": b"PH--",
-    "node-timeout": b"sH--",
-    "node-cut": b"SD--",
-    "node-stalled": b"sD--",
-    "tunnel-closed": b"----",
-    "tunnel-idle": b"cD--",
+TERMINATION: Final[dict[str, bytes]] = {
+    Cause.OK: b"----",
+    Cause.MALFORMED: b"PR--",
+    Cause.TOO_LARGE: b"PR--",
+    Cause.NOT_SERVED: b"PR--",
+    Cause.EXPECTATION: b"PR--",
+    Cause.BAD_CHUNK: b"PD--",
+    Cause.HEADER_TIMEOUT: b"cR--",
+    Cause.BODY_TIMEOUT: b"cD--",
+    Cause.BODY_SLOW: b"cD--",
+    Cause.CLIENT_LEFT: b"CD--",
+    Cause.CLIENT_STALLED: b"cD--",
+    Cause.PARK_TIMEOUT: b"sQ--",
+    Cause.QUEUE_TIMEOUT: b"sQ--",
+    Cause.PARK_FULL: b"SQ--",
+    Cause.QUEUE_FULL: b"SQ--",
+    Cause.PAUSED: b"SQ--",
+    Cause.NO_NODE: b"SC--",
+    Cause.NODE_REFUSED: b"SC--",
+    Cause.NODE_RESET: b"SH--",
+    Cause.NODE_TRUNCATED: b"SD--",
+    Cause.NODE_PROTOCOL: b"PH--",
+    Cause.NODE_TIMEOUT: b"sH--",
+    Cause.NODE_CUT: b"SD--",
+    Cause.NODE_STALLED: b"sD--",
+    Cause.TUNNEL_CLOSED: b"----",
+    Cause.TUNNEL_IDLE: b"cD--",
+    Cause.TUNNELS_FULL: b"PR--",
+    Cause.CONNECTIONS_FULL: b"PC--",
+    Cause.STOPPING: b"KQ--",
+    Cause.STOPPED: b"KD--",
+    Cause.CUT: b"KD--",
 }
 
 
@@ -264,7 +270,7 @@ def _haproxy(redactor: Redactor) -> Formatter:
             (now - started) // 1_000_000,
             entry.status or -1,
             entry.response_bytes,
-            TERMINATION.get(entry.cause, b"PR--"),
+            TERMINATION[entry.cause],
             max(0, entry.attempts - 1),
             _request(entry, redactor),
         )

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from balancer.core.exchange import Cause
 from balancer.model import AccessLog
-from balancer.observe.accesslog import is_plain, make_formatter, quoted
+from balancer.observe.accesslog import TERMINATION, is_plain, make_formatter, quoted
 
 NAMES = AccessLog().redact
 
@@ -148,3 +148,7 @@ def test_the_other_formats_redact_and_quote(kind: str) -> None:
     line = line_of(Entry(path=b'/p"?api_token=HIDDEN'), kind)
     assert b"HIDDEN" not in line
     assert b'\\"' in line
+
+
+def test_every_cause_has_its_letters() -> None:
+    assert set(TERMINATION) == set(Cause)
