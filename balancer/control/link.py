@@ -46,9 +46,14 @@ class Link:
         loop, fd = asyncio.get_running_loop(), self._channel.fileno()
         async with self._sending:
             self._channel.send(message, fds)
-            while self._channel.wants_write:
-                await _ready(lambda done: loop.add_writer(fd, done), lambda: loop.remove_writer(fd))
-                self._channel.flush()
+            try:
+                while self._channel.wants_write:
+                    await _ready(lambda done: loop.add_writer(fd, done), lambda: loop.remove_writer(fd))
+                    self._channel.flush()
+            except asyncio.CancelledError:
+                # Half a frame is out, and its descriptors are the caller's to close now: nothing may follow it.
+                self._channel.sock.shutdown(socket.SHUT_RDWR)
+                raise
 
     async def messages(self) -> AsyncIterator[Received]:
         """Yield what arrives; descriptors are the taker's. Raises WireError at the end of the stream."""
