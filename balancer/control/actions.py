@@ -105,7 +105,13 @@ class NodeActions:
             raise RefusedError(f"{added.url} is node {twin} already")
         settings = {"url": added.url, "weight": added.weight, "capacity": added.capacity}
         if not request.dry_run:
-            await self._site.change(lambda intents: intents.with_(self._intent(Kind.ADD, name, request, **settings)))
+
+            def edit(intents: Intents) -> Intents:
+                if intents.get(Kind.ADD, name):  # another operator was quicker
+                    raise RefusedError(f"there is a node {name} already")
+                return intents.with_(self._intent(Kind.ADD, name, request, **settings))
+
+            await self._site.change(edit)
             self._event("node-added", f"{name} added at {added.url}; it serves once its checks succeed", name, request)
         return Done(name, "checking", facts=settings)
 

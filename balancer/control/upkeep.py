@@ -75,7 +75,7 @@ class Upkeep:
 
     async def _drained(self) -> None:
         publisher = self._site.parts.publisher
-        workers = [address.slot for address in publisher.workers if not address.is_stopping]
+        workers = [address.slot for address in publisher.workers]
         await self._cut_late()
         found = [
             node.name

@@ -44,6 +44,14 @@ async def test_two_operators_at_once_cannot_take_the_last_nodes_together() -> No
         assert refused["try"] == "the same with --force"
 
 
+async def test_two_operators_at_once_do_not_pause_or_add_twice() -> None:
+    async with nodes("api1", "api2") as fakes, rig(fakes) as control:
+        await control.until_states(api1="healthy", api2="healthy")
+        for path, body in (("/v1/pause", {}), ("/v1/nodes", {"url": "http://127.0.0.1:9", "name": "extra"})):
+            answers = await asyncio.gather(*(control.call("POST", path, body) for _ in range(2)))
+            assert sorted(status for status, _ in answers) == [200, 409], answers
+
+
 async def test_many_changes_at_once_all_stand() -> None:
     async with nodes("api1", "api2") as fakes, rig(fakes) as control:
         await control.until_states(api1="healthy", api2="healthy")
