@@ -196,7 +196,7 @@ async def test_a_pause_that_does_not_complete_names_what_is_under_way_and_undoes
         await control.until_states(api1="healthy")
         control.board.cells[sb.row(0) + sb.W_BUSY] = 1
         control.workers[0].exchanges = [
-            {"request_id": "req-1", "method": "GET", "path": "/x", "node": "api1", "age_s": 5}
+            {"request_id": "req-1", "method": "GET", "path": "/x", "node": "api1", "age_s": 5, "state": "node"}
         ]
         status, problem = await control.call("POST", "/v1/pause", {"wait": 0.2})
         assert (status, problem["exchanges"][0]["request_id"]) == (504, "req-1")
