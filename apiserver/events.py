@@ -24,6 +24,7 @@ CHANNEL = "arv_api_logs"
 POLL_S = 0.5
 DEBOUNCE_S = 0.025
 TIMEOUT_S = 2.0
+FIRST_LOOK_S = 5.0
 BATCH = 500
 MAX_ID = 2**63 - 1
 _SHOWN = ("is_trashed", "name", "owner_uuid", "portable_data_hash", "requesting_container_uuid", "state")
@@ -126,6 +127,7 @@ class Pump:
         self._wake = asyncio.Event()
         self._nudged = False
         self._handing_out = asyncio.Lock()
+        self._looked = asyncio.Event()
         self._subscribers: set[Subscriber] = set()
         self.position: Position | None = None
         self.lag_s = 0.0
@@ -141,11 +143,16 @@ class Pump:
         `since` (from `horizon`) keeps away what was decided before it came, however far behind this pump is.
 
         Raises:
-            ApiError: the position is not known yet.
+            ApiError: the position is not known, because the database has not answered since the start.
         """
+        try:
+            async with asyncio.timeout(FIRST_LOOK_S):
+                await self._looked.wait()
+        except TimeoutError as exc:
+            raise ApiError("events are not available: the database does not answer") from exc
         async with self._handing_out:
             if self.position is None:
-                raise ApiError("events are not available yet")
+                raise AssertionError("a pump that has looked has a position")
             if subscriber not in self._subscribers:
                 subscriber.since = max(self.position, since)
                 self._subscribers.add(subscriber)
@@ -191,6 +198,7 @@ class Pump:
             row = await session.row(_QUERIES["horizon"])
             if row is not None:
                 self.position, self.lag_s = (row["xid"], MAX_ID), row["lag_s"]
+                self._looked.set()
             return
         while True:
             rows = await session.rows(_QUERIES["after"], *self.position, BATCH)

@@ -1,6 +1,7 @@
 """Connections to the database: each with deadlines, transactions that take their locks first."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -13,6 +14,8 @@ from asyncpg.pool import PoolConnectionProxy
 from apiserver.errors import UnavailableError
 from apiserver.store.failures import LostConnectionError, UnknownOutcomeError, translated
 
+logger = logging.getLogger(__name__)
+RELEASE_S = 2.0
 Row = Mapping[str, Any]  # an asyncpg.Record; values come in the order of the select list
 
 NAMESPACE = 0x41525641  # first key of all our two-key advisory locks; the second is a Lock
@@ -186,8 +189,12 @@ class Store:
         try:
             yield Session(connection)
         finally:
-            with translated():
-                await self._pool.release(connection, timeout=2)
+            try:
+                await self._pool.release(connection, timeout=RELEASE_S)
+            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
+                # The pool has thrown the connection away. What the request did stands: it must not look failed,
+                # or it would be done again.
+                logger.warning("a connection was lost on its way back", extra={"error": str(exc)})
 
     def sizes(self) -> tuple[int, int]:
         """Return how many connections are in use, and how many are idle."""

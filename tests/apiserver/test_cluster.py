@@ -286,6 +286,16 @@ async def test_a_node_whose_schema_moved_on_stops_serving_and_comes_back(
     await until(lambda: are(200), 5)
 
 
+async def test_terminated_connections_cost_no_request(clients: list[Client], shared_database: str) -> None:
+    kill = ("SELECT count(pg_terminate_backend(pid, 5000)) FROM pg_stat_activity"
+            " WHERE datname = current_database() AND pid <> pg_backend_pid()")  # fmt: skip
+    for turn in range(5):
+        await _fetch(shared_database, kill)
+        body = {"group": {"group_class": "project", "name": f"after kill {turn}"}}
+        answers = await asyncio.gather(*(client.call("POST", "groups", body) for client in clients))
+        assert sorted(answer.status for answer in answers) == [200, 422, 422], [answer.body for answer in answers]
+
+
 def test_no_transaction_ever_deadlocked(postgres_server: TestServer, cluster: Processes) -> None:
     """After the storms above: locks first and in one order."""
     assert "deadlock detected" not in (postgres_server.local.folder / "server.log").read_text(errors="replace")

@@ -129,6 +129,23 @@ async def test_a_late_commit_with_a_small_id_is_not_jumped_over(root: Client, ap
     await connection.close()
 
 
+async def test_a_reader_of_greater_ids_would_jump_over_it(api_database: str) -> None:
+    """What the horizon is for: the same late commit, read the plain way."""
+    late, quick = [await asyncpg.connect(api_database) for _ in range(2)]
+    insert = "INSERT INTO logs (uuid, owner_uuid, event_type) VALUES ($1, 'x', 'note') RETURNING id"
+    transaction = late.transaction()
+    await transaction.start()
+    early = await late.fetchval(insert, "zzzzz-57u5n-lateeventlateev")
+    await quick.execute(insert, "zzzzz-57u5n-quickeventquick")
+    read = "SELECT id FROM logs WHERE id > $1 ORDER BY id"
+    seen = [row["id"] for row in await quick.fetch(read, 0)]
+    await transaction.commit()
+    seen += [row["id"] for row in await quick.fetch(read, max(seen))]
+    assert early not in seen
+    await late.close()
+    await quick.close()
+
+
 @pytest.mark.e2e
 async def test_every_event_comes_once_and_in_order_across_killed_nodes(processes: Processes) -> None:
     """Writers on one node; a client that reconnects to another node each time its own is killed."""

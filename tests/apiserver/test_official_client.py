@@ -21,7 +21,7 @@ HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
 RESOURCES = (
     "groups", "links", "collections", "logs", "nodes", "workflows", "virtual_machines", "keep_services", "users",
-    "api_client_authorizations", "container_requests",
+    "api_client_authorizations", "container_requests", "containers", "authorized_keys",
 )  # fmt: skip
 BULK = """INSERT INTO logs (uuid, owner_uuid, event_type, created_at)
  SELECT 'zzzzz-57u5n-' || lpad(n::text, 15, '0'), 'zzzzz-tpzed-000000000000000', 'bulk',

@@ -23,6 +23,7 @@ def status_of(request, text=""):
     return 200, False
 
 
+KEY = "ssh-ed25519 AAAAC3NzaC1lZDI1NTE5AAAAIOMqqnkVzrm0SdG6UOoqKLsabgH5C9okWi0dh2l9GKJl test@example"
 BODIES = {
     "groups": ("group", {"group_class": "project", "name": "p"}, {"name": "q"}),
     "links": (
@@ -41,6 +42,8 @@ BODIES = {
         {"service_port": 2},
     ),
     "users": ("user", {"email": "a@example.org"}, {"first_name": "f"}),
+    "authorized_keys": ("authorized_key", {"name": "k", "public_key": KEY}, {"name": "l"}),
+    "containers": ("container", {"command": ["true"], "container_image": "x", "output_path": "/o"}, {"priority": 1}),
     "api_client_authorizations": ("api_client_authorization", {}, {"scopes": ["GET /"]}),
     "container_requests": (
         "container_request",
@@ -69,6 +72,11 @@ for name in known:
     resource.delete(uuid=made["uuid"]).execute()
     assert status_of(resource.get(uuid=made["uuid"])) == (404, True), name
     done.append(name)
+
+rows = list(arvados.util.iter_computed_permissions(api.computed_permissions().list))
+assert any(row["user_uuid"] == row["target_uuid"] == me["uuid"] for row in rows)
+assert len({(row["user_uuid"], row["target_uuid"]) for row in rows}) == len(rows)
+done.append("computed permissions")
 
 many = ["zzzzz-tpzed-" + uuid.uuid4().hex[:15] for _ in range(160)] + [me["uuid"]]
 found = api.users().list(filters=[["uuid", "in", many]]).execute()
