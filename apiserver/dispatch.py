@@ -67,9 +67,11 @@ class Dispatcher:
         for attempt in range(TRIES):
             try:
                 answer = await self._once(request)
-            except (RetryError, LostConnectionError):
+            except (RetryError, LostConnectionError) as exc:
                 if attempt == TRIES - 1:
                     raise
+                if isinstance(exc, LostConnectionError):
+                    await self._store.distrust()
                 await asyncio.sleep(random.uniform(0.5, 1.5) * 0.01 * 4**attempt)  # noqa: S311
             else:
                 if request.operation.write:

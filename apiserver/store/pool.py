@@ -196,6 +196,11 @@ class Store:
                 # or it would be done again.
                 logger.warning("a connection was lost on its way back", extra={"error": str(exc)})
 
+    async def distrust(self) -> None:
+        """Replace all connections before they are used again: where one broke, the others probably did."""
+        if self._pool is not None:
+            await self._pool.expire_connections()
+
     def sizes(self) -> tuple[int, int]:
         """Return how many connections are in use, and how many are idle."""
         if self._pool is None:
