@@ -83,7 +83,9 @@ def _measure(options: argparse.Namespace) -> tuple[list[report.Table], Results, 
         results = compare(on, targets, options.rows, plan, _say)
         tables = [report.comparison(results, targets, options.rows)] if set(options.rows) - {_GROWTH} else []
         if _GROWTH in options.rows and TARGETS[OURS] in targets:
-            tables.append(growth.table(growth.growth(on, TARGETS[OURS], plan, _say)))
+            base = TARGETS[BASE] if TARGETS[BASE] in targets else None
+            grown = growth.growth(on, TARGETS[OURS], base, plan, _say)
+            tables.append(growth.table(grown, OURS, BASE))
     return tables, results, targets
 
 
@@ -119,7 +121,8 @@ def main(argv: Sequence[str]) -> int:
     tables, results, targets = _measure(options)
     for table in tables:
         print(report.text(table) + "\n")
-    print(f"other programs on the target's core: {results.foreign():.0%}")
+    if results.samples:
+        print(f"other programs on the target's core: {results.foreign():.0%}")
     for sentence in report.misses(results):
         print(f"goal missed: {sentence}")
     for row, name, errors in results.failed():

@@ -39,48 +39,73 @@ GROUPS = (
 
 @dataclass(slots=True)
 class Grown:
-    """Samples of a variant, one a round, and each worker's share of the work of all."""
+    """Samples of a variant, one a round, and the busiest worker's share of the work of all."""
 
     samples: list[Sample] = field(default_factory=list)
     busiest: list[float] = field(default_factory=list)
 
+    @property
+    def failed(self) -> bool:
+        """Whether requests failed: then the figures are worth nothing."""
+        return any(sample.errors for sample in self.samples)
 
-def growth(stage: Stage, target: Target, plan: Plan, say: Say) -> dict[Variant, Grown]:
-    """Measure all groups with the small GET."""
+
+Results = dict[tuple[str, Variant], Grown]
+
+
+def growth(stage: Stage, ours: Target, base: Target | None, plan: Plan, say: Say) -> Results:
+    """Measure all groups with the small GET. `base` does the first two as well: so much is not ours."""
     ports = stage.nodes(max(variant.nodes for group in GROUPS for variant in group))
-    results: dict[Variant, Grown] = {}
+    results: Results = {}
     for group in GROUPS:
+        pairs = [(ours, variant) for variant in group]
+        if base is not None and all(variant.workers == 1 for variant in group):
+            pairs += [(base, variant) for variant in group]
         with ExitStack() as stack:
-            ready = {variant: stack.enter_context(_ready(stage, target, variant, ports)) for variant in group}
-            for variant, instance in ready.items():
+            ready = [stack.enter_context(_ready(stage, target, variant, ports)) for target, variant in pairs]
+            for (target, variant), instance in zip(pairs, ready, strict=True):
                 stage.load(instance, _WORK, plan.warm_up_s)
-                results[variant] = Grown()
+                results[target.name, variant] = Grown()
+            work = list(zip(pairs, ready, strict=True))
             for number in range(plan.rounds):
                 if number and time.monotonic() > plan.deadline:
                     break
-                for variant in group if number % 2 == 0 else reversed(group):
-                    _measure(stage, ready[variant], results[variant], plan)
+                for (target, variant), instance in work if number % 2 == 0 else reversed(work):
+                    _measure(stage, instance, results[target.name, variant], plan)
         say(f"growth with {group[0].group}: done")
     return results
 
 
-def table(results: dict[Variant, Grown]) -> Table:
+def table(results: Results, ours: str, base: str) -> Table:
     """Return the table of growth."""
-    lines = [["our growth, 1 KiB GET", "CPU us per request", "more than the first", "busiest worker's share"]]
+    lines = [["growth, 1 KiB GET", f"{ours}, us", "more than the first", f"{base}, us", "more", "busiest worker"]]
     for group in GROUPS:
-        first = results[group[0]].samples
         for variant in group:
-            grown = results[variant]
-            if any(sample.errors for sample in grown.samples):
-                lines.append([variant.title, "requests failed", "-", "-"])
-                continue
-            pairs = zip(grown.samples, first, strict=True)
-            more = Spread.of([one.cpu_us - other.cpu_us for one, other in pairs])
-            cost = Spread.of([sample.cpu_us for sample in grown.samples])
-            share = f"{Spread.of(grown.busiest).middle:.2f}" if variant.workers > 1 and grown.busiest else ""
-            told = "" if variant is group[0] else f"{more.middle:+.2f} ({more.low:+.2f} to {more.high:+.2f})"
-            lines.append([variant.title, f"{cost.middle:.1f}", told, share])
+            grown = results[ours, variant]
+            share = f"{Spread.of(grown.busiest).middle:.0%}" if variant.workers > 1 and grown.busiest else ""
+            lines.append(
+                [
+                    variant.title,
+                    *_cells(grown, results[ours, group[0]]),
+                    *_cells(results.get((base, variant)), results.get((base, group[0]))),
+                    share,
+                ]
+            )
     return lines
+
+
+def _cells(grown: Grown | None, first: Grown | None) -> list[str]:
+    """Return cost and difference to the first of the group, round by round."""
+    if grown is None or first is None:
+        return ["", ""]
+    if grown.failed or first.failed:
+        return ["requests failed", "-"]
+    cost = Spread.of([sample.cpu_us for sample in grown.samples])
+    if grown is first:
+        return [f"{cost.middle:.1f}", ""]
+    pairs = zip(grown.samples, first.samples, strict=True)
+    more = Spread.of([one.cpu_us - other.cpu_us for one, other in pairs])
+    return [f"{cost.middle:.1f}", f"{more.middle:+.2f} ({more.low:+.2f} to {more.high:+.2f})"]
 
 
 @contextmanager

@@ -34,6 +34,7 @@ class ArvBalance:
                 {"bind": f"127.0.0.1:{setup.tls_port}", "tls": {"cert": str(setup.certificate), "key": str(setup.key)}},
             ],
             "nodes": {f"n{port}": {"url": f"http://127.0.0.1:{port}"} for port in setup.nodes},
+            "balance": {"slow_start": "0s"},  # no peer has one here, and a run begins just after the start
             "health": {"path": "/small", "expect": {"status": 200}},
             "timeouts": {"keepalive": "1h", "upstream_idle": "1h"},
             "workers": setup.workers,
