@@ -80,21 +80,24 @@ def test_a_pause_ends_by_itself() -> None:
 
 
 def test_parked_requests_are_released_first_come_first_served_and_at_the_rate() -> None:
-    with Upstream() as node:
-        snapshot = snapshot_of(node.port, park=Park(release_per_s=50))
-        with running(snapshot) as worker:
-            worker.apply(pause_for(snapshot, 60))
-            clients = [Client(worker.connect()) for _ in range(15)]
-            for number, client in enumerate(clients):
-                client.send(request(f"/{number}"))
-                wait_until(lambda number=number: worker.board.cell(W_PARKED) == number + 1)
-            worker.apply(snapshot)
-            began = time.monotonic()
-            assert all(client.read().status == 200 for client in clients)
-            assert time.monotonic() - began > 0.15  # 15 at 50/s with a bucket of 2.5
-            assert [got.target for got in node.requests] == [f"/{number}" for number in range(15)]
-            for client in clients:
-                client.close()
+    # Slow answers, so that each takes a connection of its own: their numbers are the order of the releases.
+    node = Upstream(lambda _: [Sleep(0.7), answer()])
+    snapshot = snapshot_of(node.port, park=Park(release_per_s=50))
+    with node, running(snapshot) as worker:
+        worker.apply(pause_for(snapshot, 60))
+        clients = [Client(worker.connect()) for _ in range(15)]
+        for number, client in enumerate(clients):
+            client.send(request(f"/{number}"))
+            wait_until(lambda number=number: worker.board.cell(W_PARKED) == number + 1)
+        worker.apply(snapshot)
+        began = time.monotonic()
+        node.wait_for(15)
+        assert time.monotonic() - began > 0.15  # 15 at 50/s with a bucket of 2.5
+        order = [got.target for got in sorted(node.requests, key=lambda got: got.connection)]
+        assert order == [f"/{number}" for number in range(15)]
+        assert all(client.read().status == 200 for client in clients)
+        for client in clients:
+            client.close()
 
 
 def test_caps_of_the_parking_lot_hold() -> None:
@@ -230,6 +233,23 @@ def test_capacity_holds_across_workers_and_nobody_starves() -> None:
         order = "".join(got.target[1] for got in node.requests)
         both = order[: min(order.rindex("0"), order.rindex("1"))]
         assert max(len(run) for run in both.replace("01", "0 1").replace("10", "1 0").split()) <= 8, order
+
+
+def test_without_a_shared_scoreboard_capacity_would_not_hold() -> None:
+    """Negative control of the test above: two workers that do not share cells are at the node together."""
+    node = Upstream(lambda _: [Sleep(0.3), answer()])
+    snapshot = snapshot_of(node.port)
+    snapshot = replace(snapshot, nodes=(replace(snapshot.nodes[0], capacity=1),))
+    with node, running(snapshot) as first, running(snapshot) as second:
+        clients = [Client(worker.connect()) for worker in (first, second)]
+        for client in clients:
+            client.send(request("/"))
+        wait_until(lambda: len(node.requests) == 2)
+        began = [got.began_at for got in node.requests]
+        assert abs(began[1] - began[0]) < 0.3
+        for client in clients:
+            assert client.read().status == 200
+            client.close()
 
 
 def test_parked_requests_of_two_workers_are_released_in_one_order() -> None:
