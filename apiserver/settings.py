@@ -54,7 +54,7 @@ class Collections:
     """The `Collections` section."""
 
     blob_signing: bool = True
-    blob_signing_key: str = ""
+    blob_signing_key: str = field(default="", repr=False)
     blob_signing_ttl_s: float = 336 * 3600.0
     default_replication: int = 2
     default_trash_lifetime_s: float = 336 * 3600.0
@@ -68,7 +68,7 @@ class Collections:
 class Users:
     """The `Users` section."""
 
-    anonymous_user_token: str = ""
+    anonymous_user_token: str = field(default="", repr=False)
     role_groups_visible_to_all: bool = True
     can_create_role_groups: bool = True
     auto_setup_new_users: bool = False
@@ -102,7 +102,7 @@ class Settings:
     """Everything that a node is told. Equal on all nodes but for `listen`."""
 
     cluster: str
-    database_url: str
+    database_url: str = field(repr=False)
     listen: tuple[str, ...] = ("127.0.0.1:8003",)
     external_url: str = "https://localhost/"
     websocket_url: str = ""
@@ -217,10 +217,9 @@ def _own(document: dict[str, Any], environ: Mapping[str, str], faults: list[str]
     for key, value in document.items():
         if key not in known:
             faults.append(f"{key}: is unknown; known are {', '.join(sorted(known))}")
-        elif key in _SECTIONS:
-            values[key] = _section(_SECTIONS[key][1], value if isinstance(value, dict) else {}, key, faults)
-        elif key == "nodes":
-            values[key] = _section(Nodes, value if isinstance(value, dict) else {}, key, faults)
+        elif key in _SECTIONS or key == "nodes":
+            kind = Nodes if key == "nodes" else _SECTIONS[key][1]
+            values[key] = _section(kind, _known(kind, value, key, faults), key, faults)
         elif key.endswith("_token"):
             values[key] = _secret(key, value, faults)
         else:
@@ -230,6 +229,17 @@ def _own(document: dict[str, Any], environ: Mapping[str, str], faults: list[str]
     if isinstance(values.get("listen"), str):
         values["listen"] = (values["listen"],)
     return Settings(**values)
+
+
+def _known(kind: type[Any], value: Any, title: str, faults: list[str]) -> Mapping[str, Any]:
+    """Return a section of a node's own file, whose keys must all be known."""
+    if not isinstance(value, dict):
+        faults.append(f"{title}: must be a mapping")
+        return {}
+    names = [item.name for item in fields(kind)]
+    unknown = [key for key in value if not any(_same(str(key), name) for name in names)]
+    faults.extend(f"{title}.{key}: is unknown; known are {', '.join(names)}" for key in unknown)
+    return value
 
 
 def _secret(key: str, value: Any, faults: list[str]) -> str:
