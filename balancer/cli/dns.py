@@ -1,12 +1,11 @@
 """`arv-balance dns`: plan, send, examine and explain DNS records of nodes."""
 
 import json
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from balancer.cli import dnsconfig, dnswork, lookup
+from balancer.cli import dnsconfig, dnssources, dnswork, lookup
 from balancer.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
@@ -58,18 +57,14 @@ async def _plans(settings: "Settings", target: str | None) -> "list[TargetPlan]"
     async with dnswork.opened(settings) as store:
         overview = Overview(settings, store)
         return [
-            await overview.plan(name) for name in _targets(settings, target) if settings.targets[name].kind != "files"
+            await overview.plan(name)
+            for name in dnsconfig.targets(settings, target)
+            if settings.targets[name].kind != "files"
         ]
 
 
-def _targets(settings: "Settings", target: str | None) -> list[str]:
-    if target is not None and target not in settings.targets:
-        raise CommandError(f"there is no target {target}", why="known: " + ", ".join(settings.targets), code=Exit.USAGE)
-    return [target] if target is not None else list(settings.targets)
-
-
 def _primaries(settings: "Settings", target: str | None) -> list[str]:
-    return [name for name in _targets(settings, target) if settings.targets[name].kind != "files"]
+    return [name for name in dnsconfig.targets(settings, target) if settings.targets[name].kind != "files"]
 
 
 def _print_plans(plans: "list[TargetPlan]") -> None:
@@ -107,7 +102,7 @@ def apply(
     _print_plans(plans)
     if not yes:
         _confirm()
-    _send(settings, force=force, designated=designated, timeout_s=_seconds(timeout))
+    _send(settings, force=force, designated=designated, timeout_s=dnsconfig.seconds(timeout))
 
 
 def _confirm() -> None:
@@ -126,7 +121,7 @@ def sync(
     timeout: TimeoutOption = "60s",
 ) -> None:
     """Send what is waiting and compare the zones, once, without asking."""
-    _send(dnsconfig.settings(config), force=force, designated=designated, timeout_s=_seconds(timeout))
+    _send(dnsconfig.settings(config), force=force, designated=designated, timeout_s=dnsconfig.seconds(timeout))
 
 
 def _send(settings: "Settings", *, force: bool, designated: bool, timeout_s: float) -> None:
@@ -335,116 +330,13 @@ def release(
     from dnsupdate.overview import Overview
 
     settings = dnsconfig.settings(config)
-    _targets(settings, target)
+    dnsconfig.targets(settings, target)
 
     async def work() -> list[str]:
         async with dnswork.opened(settings) as store:
             return await Overview(settings, store).release(target, hosts)
 
     typer.echo(f"released {len(dnswork.run(work()))} hosts")
-
-
-def import_(
-    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Directory with files of the classic strategy.")],
-    config: lookup.ConfigOption = None,
-    dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
-) -> None:
-    """Take hosts over from files that the classic strategy wrote."""
-    from dnsupdate.errors import BadNameError
-    from dnsupdate.snippets import parse
-
-    settings = dnsconfig.settings(config)
-    found, bad = [], 0
-    for path in sorted(folder.glob("*.conf")):
-        try:
-            found.append(parse(path.name, path.read_text(encoding="utf-8", errors="replace"), settings.rules))
-        except BadNameError as exc:
-            bad += 1
-            typer.echo(f"left out: {exc}", err=True)
-    for one in found:
-        typer.echo(f"{one.hostname:<24} {', '.join(one.ips) or 'unused'}")
-    if not dry_run:
-        typer.echo(f"{dnswork.run(_imported(settings, found))} of {len(found)} hosts are new or changed", err=True)
-    raise typer.Exit(Exit.NO if bad else Exit.DONE)
-
-
-async def _imported(settings: "Settings", found: list[Any]) -> int:
-    from dnsupdate.enqueue import enqueue
-    from dnsupdate.host import Host
-
-    hosts = [Host(uuid=f"hook:{one.hostname}", hostname=one.hostname, ips=one.ips) for one in found]
-    async with dnswork.opened(settings) as store, store.connection() as connection, connection.transaction():
-        return len(await enqueue(connection, *hosts, rules=settings.rules))
-
-
-def hook(
-    hostname: Annotated[str, typer.Option("--hostname", metavar="NAME", help="Host name.")],
-    ip: Annotated[str | None, typer.Option("--ip", metavar="ADDRESS", help="Its address; none: it has none.")] = None,
-    uuid: Annotated[str, typer.Option("--uuid", help="The node's uuid, if known.")] = "",
-    domain: Annotated[str, typer.Option("--domain", help="Its domain.")] = "",
-    config: lookup.ConfigOption = None,
-    timeout: TimeoutOption = "3s",
-) -> None:
-    """Tell of one host, as the update command of an unmodified API server; kept here if the database is away."""
-    from dnsupdate.snippets import UNUSED
-    from dnsupdate.spool import Entry
-
-    settings = dnsconfig.settings(config)
-    address = None if ip in (None, "", UNUSED, *settings.rules.placeholders) else ip
-    made = dnswork.hooked(settings, lambda at: Entry(hostname, address, at, uuid, domain), timeout_s=_seconds(timeout))
-    typer.echo(dnswork.run(made), err=True)
-
-
-def follow(
-    config: lookup.ConfigOption = None,
-    once: Annotated[bool, typer.Option("--once", help="Look once and end.")] = False,
-) -> None:
-    """Follow the nodes of unmodified API servers (`dns.follow`); sends nothing itself."""
-    settings = dnsconfig.settings(config)
-
-    async def work() -> int:
-        async with dnswork.opened(settings) as store:
-            return await dnswork.following(settings, store, once=once)
-
-    typer.echo(f"{dnswork.run(work())} hosts changed", err=True)
-
-
-def authority(
-    config: lookup.ConfigOption = None,
-    target: TargetOption = None,
-    bind: Annotated[str, typer.Option("--bind", metavar="ADDRESS", help="Address to listen on.")] = "127.0.0.1",
-) -> None:
-    """Serve the zones of a target of kind builtin; senders fill them."""
-    from dnsupdate.authority import Authority
-    from dnsupdate.service import read_keys, wall_clock
-    from dnsupdate.zone import Zone
-
-    settings = dnsconfig.settings(config)
-    names = [name for name in _targets(settings, target) if settings.targets[name].kind == "builtin"]
-    if not names:
-        raise CommandError("no target of kind builtin", code=Exit.CONFIG)
-    pairs = [both for name, both in read_keys(settings).items() if name in names]
-    keys = {key.name: key for both in pairs for key in (both.update, both.transfer) if key is not None}
-    zones = [Zone(zone.name) for zone in settings.zones_of(names[0])]
-    server = Authority(zones, keys.values(), clock=wall_clock)
-
-    async def work(_: Any) -> None:
-        import asyncio
-
-        async with server.serve(bind, settings.targets[names[0]].port) as port:
-            typer.echo(f"serving {', '.join(str(zone.origin) for zone in zones)} on {bind} port {port}", err=True)
-            await asyncio.Event().wait()
-
-    dnswork.run(dnswork.stopped_by_signal(work))
-
-
-def _seconds(text: str) -> float:
-    from balancer.durations import parse
-
-    try:
-        return parse(text)
-    except ValueError as exc:
-        raise CommandError(str(exc), code=Exit.USAGE) from exc
 
 
 _COMMANDS = (
@@ -459,8 +351,8 @@ _COMMANDS = (
     ("doctor", doctor, "Exit codes: 0 all well, 1 something is wrong."),
     ("adopt", adopt, "Example: arv-balance dns adopt compute4"),
     ("release", release, "Example: arv-balance dns release main"),
-    ("import", import_, "Example: arv-balance dns import /etc/unbound/conf.d --dry-run"),
-    ("hook", hook, "As update command: arv-balance dns hook --hostname %{hostname} --ip %{ip_address}"),
-    ("follow", follow, "Example: arv-balance dns follow --once"),
-    ("authority", authority, "Serves the zones of a target of kind builtin, from memory."),
+    ("import", dnssources.import_, "Example: arv-balance dns import /etc/unbound/conf.d --dry-run"),
+    ("hook", dnssources.hook, "As update command: arv-balance dns hook --hostname %{hostname} --ip %{ip_address}"),
+    ("follow", dnssources.follow, "Example: arv-balance dns follow --once"),
+    ("authority", dnssources.authority, "Serves the zones of a target of kind builtin, from memory."),
 )

@@ -71,3 +71,20 @@ def _text(faults: "list[Fault]", document: "Document") -> str:
         lines = masking.masked_lines(document, Config.model_fields)
 
     return as_text(faults, Masked())
+
+
+def targets(settings: "Settings", target: str | None) -> list[str]:
+    """Return the names of all targets, or the one that was asked for."""
+    if target is not None and target not in settings.targets:
+        raise CommandError(f"there is no target {target}", why="known: " + ", ".join(settings.targets), code=Exit.USAGE)
+    return [target] if target is not None else list(settings.targets)
+
+
+def seconds(text: str) -> float:
+    """Return a span of time from the command line."""
+    from balancer.durations import parse
+
+    try:
+        return parse(text)
+    except ValueError as exc:
+        raise CommandError(str(exc), code=Exit.USAGE) from exc
