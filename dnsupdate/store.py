@@ -352,8 +352,8 @@ class Store:
                     await connection.remove_listener("dns", heard)
 
 
-async def _keep(connection: "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]") -> None:
-    """Nothing that outlives a transaction is ever set on a connection, so the usual reset would be a wasted question."""
+async def _keep(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Keep a connection as it is: nothing that outlives a transaction is ever set, so a reset is a wasted question."""
     del connection
 
 

@@ -44,7 +44,7 @@ FROM dns_messages WHERE $1 = ANY(hosts) ORDER BY target, zone, id DESC;
 
 -- name: release
 -- Let held deletions go.
-UPDATE dns_dirty d SET released = true, not_before = '-infinity'
+UPDATE dns_dirty d SET released = true, state = 'pending', not_before = '-infinity'
 WHERE state = 'held' AND NOT released AND ($1::text IS NULL OR target = $1) AND ($2::text[] IS NULL OR node_uuid = ANY($2)
   OR EXISTS (SELECT FROM dns_hosts h WHERE h.uuid = d.node_uuid AND h.facts ->> 'hostname' = ANY($2)))
 RETURNING node_uuid;
@@ -55,7 +55,7 @@ INSERT INTO dns_adopted (target, zone, name) SELECT $1, * FROM unnest($2::text[]
 
 -- name: wake
 -- Look again now.
-UPDATE dns_dirty SET not_before = '-infinity' WHERE target = $1 AND node_uuid = ANY($2::text[]);
+UPDATE dns_dirty SET not_before = '-infinity', state = 'pending', last_error = NULL WHERE target = $1 AND node_uuid = ANY($2::text[]);
 
 -- name: waiting
 -- How much is left to do, by state.

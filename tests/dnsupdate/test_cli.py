@@ -15,7 +15,7 @@ from tests.dnsupdate.builders import host
 from tests.dnsupdate.servers import FORWARD, REVERSE, Target, real
 from tests.support.nameservers import KEY, key_text, write_key
 
-pytestmark = [pytest.mark.pg, pytest.mark.e2e]
+pytestmark = [pytest.mark.pg, pytest.mark.e2e, pytest.mark.timeout(240)]  # a dozen processes a test
 
 CONFIG = """\
 cluster: xarv1
