@@ -172,6 +172,27 @@ def build(query: ListQuery, source: Source) -> tuple[Statement, Statement]:
     return Statement(page, binder.values), Statement(count, counter.values)
 
 
+def sizes(query: ListQuery, source: Source, name: str) -> Statement:
+    """Return the statement that fetches how large a column is in each row of a page."""
+    binder = Binder()
+    body = _body(query, source, binder)
+    limit, offset = binder.bind(query.limit, "bigint"), binder.bind(query.offset, "bigint")
+    order = _order_by(query, set())
+    sql = f"SELECT coalesce(octet_length(t.{quote(name)}), 0) AS size {body}{order} LIMIT {limit} OFFSET {offset}"
+    return Statement(sql, binder.values)
+
+
+def fitting(sizes_found: Iterable[int], budget: int) -> int:
+    """Return how many rows of a page may be read within a number of bytes; at least one."""
+    count = spent = 0
+    for size in sizes_found:
+        spent += size
+        if spent > budget:
+            break
+        count += 1
+    return max(1, count)
+
+
 def _body(query: ListQuery, source: Source, binder: Binder) -> str:
     scope = Scope(source.resource, "t", source.joins, source.allowed)
     conditions = [

@@ -1,11 +1,24 @@
 """Reading one resource: lists and single objects, through permissions and trash."""
 
 from collections.abc import Callable, Mapping
+from dataclasses import replace
 from typing import Any, ClassVar
 
 from apiserver.attributes import Resource
 from apiserver.filters import Join
-from apiserver.listing import Source, build, columns_of, envelope, parse_list, parse_select, select_list, total
+from apiserver.listing import (
+    ListQuery,
+    Source,
+    build,
+    columns_of,
+    envelope,
+    fitting,
+    parse_list,
+    parse_select,
+    select_list,
+    sizes,
+    total,
+)  # fmt: skip
 from apiserver.names import etag_of
 from apiserver.operation import Call, Reply
 from apiserver.permissions import not_found, owner_not_trashed, reachable
@@ -77,13 +90,25 @@ class Reading:
     async def list(self, call: Call) -> Reply:
         """Answer a page of objects."""
         query = parse_list(call, self.resource, self.default_order)
-        page, counting = build(query, self.source(call))
+        source = self.source(call)
+        query = await self._shortened(call, query, source)
+        page, counting = build(query, source)
         rows = await call.session.rows(page.sql, *page.values) if query.limit else []
         items = [self.render(row) for row in rows]
         for item in items:
             item.pop("nothing", None)
             await self.finish(call, item)
         return Reply(envelope(self.resource, query, items, await total(call, query, counting, len(rows))))
+
+    async def _shortened(self, call: Call, query: ListQuery, source: Source) -> ListQuery:
+        """Return a query for as many rows as API.MaxIndexDatabaseRead allows when large columns are asked for."""
+        large = [name for name in self.resource.unlisted if query.select and name in query.select]
+        if not large or query.distinct or query.limit < 2:
+            return query
+        statement = sizes(query, source, large[0])
+        found = [row["size"] for row in await call.session.rows(statement.sql, *statement.values)]
+        keep = fitting(found, call.settings.api.max_index_database_read)
+        return replace(query, limit=keep) if keep < len(found) else query
 
     async def get(self, call: Call) -> Reply:
         """Answer one object."""

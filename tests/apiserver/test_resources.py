@@ -6,6 +6,7 @@ import json
 
 import pytest
 
+from apiserver.settings import ApiLimits, Collections
 from tests.support.api import CLUSTER, Client, api_database, api_template, root, running, settings
 from tests.support.postgres import postgres_server
 
@@ -162,8 +163,6 @@ async def test_a_wrong_hash_is_refused(root: Client) -> None:
 
 
 async def test_block_signatures_are_made_for_readers_and_needed_by_writers(api_database: str, root: Client) -> None:
-    from apiserver.settings import Collections
-
     signing = settings(api_database, collections=Collections(blob_signing_key="blobkey"))
     async with running(signing) as base:
         admin = Client(base, root.http)
@@ -180,6 +179,23 @@ async def test_block_signatures_are_made_for_readers_and_needed_by_writers(api_d
         assert copy["portable_data_hash"] == made["portable_data_hash"]
         forged = signed.replace("+A", "+Af", 1)
         assert (await alice.call("POST", "collections", {"collection": {"manifest_text": forged}})).status in (403, 422)
+
+
+async def test_a_page_of_manifests_ends_where_the_allowance_ends(api_database: str, root: Client) -> None:
+    for number in range(5):
+        await root.post("collections", {"collection": {"manifest_text": MANIFEST, "name": f"m{number}"}})
+    small = settings(api_database, api=ApiLimits(max_index_database_read=2 * len(MANIFEST)))
+    filters = [["name", "like", "m%"]]
+    async with running(small) as base:
+        client = Client(base, root.http)
+        wanted = {"filters": filters, "select": ["name", "manifest_text"], "order": ["name"]}
+        page = await client.get("collections", **wanted)
+        assert (len(page["items"]), page["limit"], page["items_available"]) == (2, 2, 5)
+        rest = await client.get(
+            "collections", filters=filters, select=["name", "manifest_text"], order=["name"], offset=4
+        )
+        assert [item["name"] for item in rest["items"]] == ["m4"]
+        assert len((await client.get("collections", filters=filters, select=["uuid"]))["items"]) == 5
 
 
 async def test_every_change_leaves_a_log_with_before_and_after(root: Client) -> None:
