@@ -24,13 +24,14 @@ LAST_WORDS_NS = 2_000_000_000  # after a Close or half-close the ends have this 
 class End(Stream):
     """One side of a tunnel; takes over the socket of a client or node connection."""
 
-    __slots__ = ("ended", "frames", "goodbye", "muted", "other", "tunnel", "wants_end")
+    __slots__ = ("ended", "frames", "goodbye", "muted", "other", "passed", "tunnel", "wants_end")
 
     def __init__(self, tunnel: "Tunnel", old: Stream) -> None:
         super().__init__(old.reactor, old.sock, old.fd)
         self.tunnel = tunnel
         self.other: End = self
         self.ended = False  # it sends no more
+        self.passed = 0  # bytes from here to the other end
         self.frames: FrameFollower | None = None  # of a WebSocket: what was read here so far
         self.goodbye = b""  # goes to the other end at the next boundary, and nothing after it
         self.muted = False  # what is read here is thrown away: the other end has had its last word
@@ -67,10 +68,7 @@ class End(Stream):
             return
         if self.muted:
             return
-        if self is tunnel.down:
-            tunnel.exchange.request_bytes += count
-        else:
-            tunnel.exchange.response_bytes += count
+        self.passed += count
         view = reactor.view[:count]
         if self.frames is not None:
             boundary = self.frames.feed(view)
@@ -157,6 +155,8 @@ class Tunnel:
         self.exchange.client.worker.tunnels.closed(self)
         self.down.close()
         self.up.close()
+        self.exchange.request_bytes += self.down.passed
+        self.exchange.response_bytes += self.up.passed
         self.exchange.end(Outcome.NODE, cause)
 
 
