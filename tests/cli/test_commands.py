@@ -18,6 +18,7 @@ from balancer.cli.reference import markdown
 from balancer.control.admin import endpoints
 from balancer.observe import metrics
 from tests.control.harness import FakeNode, Rig, nodes, rig, until
+from tests.control.test_access import free_port
 
 ROOT = Path(__file__).parents[2]
 
@@ -262,3 +263,23 @@ def test_what_watchdogs_type_imports_nothing_heavy(arguments: list[str]) -> None
 )
 def test_the_reference_is_current(name: str, make: Callable[[], str]) -> None:
     assert (ROOT / "docs" / f"{name}.md").read_text() == make(), "write it again: make docs"
+
+
+async def test_a_token_in_a_file_opens_the_address_and_its_role_is_told() -> None:
+    async with nodes("api1", "api2") as fakes, rig(fakes, start=False) as control:
+        port, token = free_port(), control.folder / "eye"
+        token.write_text("viewer-secret\n")
+        token.chmod(0o600)
+        tokens = [{"name": "eye", "role": "viewer", "file": str(token)}]
+        control.config["admin"] |= {"listen": f"127.0.0.1:{port}", "tokens": tokens}
+        control.write_config()
+        await control.start()
+        await control.until_states(api1="healthy", api2="healthy")
+        run, where = Shell(control), ("--admin", f"http://127.0.0.1:{port}", "--admin-token-file", str(token))
+        assert (await run("status", *where)).code == 0
+        refused = await run("nodes", "drain", "api1", *where)
+        assert refused.code == 1
+        assert "it needs the role operator" in refused.err
+        unknown = await run("status", "--admin", f"http://127.0.0.1:{port}")
+        assert (unknown.code, "a token is needed" in unknown.err) == (1, True)
+        assert "viewer-secret" not in refused.err + unknown.err
