@@ -27,6 +27,7 @@ logger = logging.getLogger(__name__)
 AHEAD_BYTES = 64 << 10  # of pipelined requests that are read ahead
 FIRST_READ_BYTES = 16 << 10  # while requests may have to wait, no more than this is read with a head
 TAILS = 1024  # so many are remembered
+MOST_PIECES = 64  # in one sendmsg; the kernel takes 1024
 LINGER_NS = 2_000_000_000
 LAST_REQUEST_NS = 1_000_000_000
 LINGER_BYTES = 1 << 20
@@ -527,6 +528,26 @@ class Downstream(Stream):
             exchange.downstream = True
             self.deadline = self.reactor.now + exchange.site.send_idle_ns
         self.write(body, head)
+
+    def respond_pieces(self, pieces: "list[bytes | memoryview]") -> None:
+        """Send a whole answer that lies in several pieces without copying them together first."""
+        exchange = self.exchange
+        if self.closed or self.out or len(pieces) > MOST_PIECES:
+            self.respond(b"".join(pieces))
+            return
+        if exchange is not None:
+            exchange.downstream = True
+            self.deadline = self.reactor.now + exchange.site.send_idle_ns
+        try:
+            sent = self.sock.sendmsg(pieces)
+        except BlockingIOError:
+            sent = 0
+        except OSError as error:
+            self.send_failed(error)
+            return
+        if sent != sum(map(len, pieces)):
+            self.out = b"".join(pieces)[sent:]
+            self.interest(self.mask | WRITE)
 
     def flush(self) -> None:
         """See Stream; the ordinary end of an exchange by hand: its small answer goes whole."""

@@ -11,6 +11,7 @@ from balancer.core.message import ResponseHead
 from balancer.core.retry import FRESH_IDLE_S, IDEMPOTENT, FailedAttempt, Failure, RetryKind, decide
 from balancer.model import Outcome
 from balancer.net.nodes import NodeState
+from balancer.net.stream import COPY_BYTES
 from balancer.net.upstream import HEAD, Upstream
 from balancer.scoreboard import (
     N_PROTOCOL,
@@ -318,13 +319,18 @@ class Exchange:
         self.client.deadline = self.client.reactor.now + self.site.response_idle_ns
         self.client.write(head)
 
-    def answer_held(self, pieces: "list[bytes]", follower: "ChunkFollower | None") -> None:
-        """Send a whole answer."""
-        body = b"".join(pieces)
-        self.response_bytes += len(body)
+    def answer_held(self, pieces: "list[bytes | memoryview]", follower: "ChunkFollower | None") -> None:
+        """Send a whole answer. The pieces may lie in the receive buffer."""
+        size = sum(map(len, pieces))
+        self.response_bytes += size
         if self.chunk_out:
-            body = (b"%x\r\n%b\r\n" % (len(body), body) if body else b"") + self.last_chunk(follower)
-        self.client.respond(self.response_head + body)
+            if size:
+                pieces = [b"%x\r\n" % size, *pieces, b"\r\n"]
+            pieces = [*pieces, self.last_chunk(follower)]
+        if size <= COPY_BYTES:
+            self.client.respond(b"".join((self.response_head, *pieces)))
+        else:
+            self.client.respond_pieces([self.response_head, *pieces])
 
     def last_chunk(self, follower: "ChunkFollower | None") -> bytes:
         """Return the last chunk, with the trailers that are allowed if the client takes them."""

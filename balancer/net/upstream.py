@@ -68,7 +68,7 @@ class Upstream(Stream):
         self.reused = False
         self.reusable = False
         self.data = b""  # of an unfinished head
-        self.held: list[bytes] = []  # of an answer that is held
+        self.held: list[bytes | memoryview] = []  # of an answer that is held
         self.left = 0  # bytes of the body still to come
         self.follower: ChunkFollower | None = None
         self.pipe: Pipe | None = None  # while the kernel moves the body
@@ -446,11 +446,13 @@ class Upstream(Stream):
         pieces = self._content(view)
         if pieces is None:
             return
+        if self.left == 0:
+            self.held += pieces  # sent at once, so the last of it needs no copy
+            self._body_ended()
+            return
         self.held += [bytes(piece) for piece in pieces]
         exchange.client.deadline = self.reactor.now + exchange.site.response_idle_ns
-        if self.left == 0:
-            self._body_ended()
-        elif (
+        if (
             self.left == UNTIL_CLOSE
             and sum(map(len, self.held)) > exchange.site.snapshot.limits.buffered_response_bytes
         ):
