@@ -110,7 +110,7 @@ class Plane:
         self._next_beat = 0
         self._health_dirty = True
         # Tallies of this turn.
-        self._request_bytes = self._response_bytes = self._connections = 0
+        self._request_bytes = self._response_bytes = self._connections = self._ended = 0
         self._overheads: list[int] = []
         self._queue_times: list[int] = []
         reactor.turn_ends.append(self.turn_end)
@@ -132,6 +132,7 @@ class Plane:
         codes = gate.codes
         codes[key] = codes.get(key, 0) + 1
         gate.durations.append(duration)
+        self._ended += 1
         if exchange.waited_ns:
             self._queue_times.append(exchange.waited_ns)
         if exchange.attempts > 1 and exchange.status and exchange.cause is Cause.OK:
@@ -332,7 +333,8 @@ class Plane:
                 self.lot.look()
             if self.queue.exchanges:
                 self.queue.wake_soon()
-        self._flush_tallies()
+        if self._ended or self._connections:
+            self._flush_tallies()
         if self.log.lines:
             self._write_log()
         if now >= self._next_beat:
@@ -340,7 +342,7 @@ class Plane:
 
     def _flush_tallies(self) -> None:
         cells, row = self.cells, self.row
-        ended = sum([len(gate.durations) for gate in self.gates.values()])
+        ended, self._ended = self._ended, 0
         # In a busy turn few at each of many nodes wait for more to come (or for `sweep`): 64 nodes cost as much as 2.
         least = 1 if ended < TALLIES else TALLIES
         for node in self.nodes.values():
