@@ -173,7 +173,9 @@ class Pump:
                     await self._pump(Session(connection))
             except (ApiError, OSError, TimeoutError) as exc:
                 logger.warning("events interrupted", extra={"error": str(exc) or type(exc).__name__})
-                await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311
+            except Exception:  # the top of the task: a fault here must not end the node
+                logger.exception("events failed")
+            await asyncio.sleep(random.uniform(0.1, 0.5))  # noqa: S311
 
     async def _pump(self, session: Session) -> None:
         while True:

@@ -3,9 +3,11 @@
 import asyncio
 import logging
 from collections.abc import Callable
+from contextlib import AsyncExitStack
 from dataclasses import dataclass
 
 from apiserver.errors import ApiError
+from apiserver.store.failures import LostConnectionError
 from apiserver.store.migrator import Level, gate, level
 from apiserver.store.pool import DatabaseSettings, Session, connect
 
@@ -53,28 +55,38 @@ class Monitor:
         """Look for ever; a lost connection is opened again."""
         while True:
             try:
-                async with asyncio.timeout(TIMEOUT_S):
-                    opening = connect(self._settings)
-                    connection = await opening.__aenter__()
-            except (ApiError, TimeoutError, OSError) as exc:
-                self._note(f"the database cannot be reached: {exc}")
-                await asyncio.sleep(INTERVAL_S)
+                await self._connect_and_watch()
                 continue
-            try:
-                await self._watch(Session(connection))
-            finally:
-                await opening.__aexit__(None, None, None)
+            except (ApiError, TimeoutError, OSError) as exc:
+                self._note(f"the database cannot be reached: {str(exc) or type(exc).__name__}")
+            except Exception as exc:  # the top of the task: a fault here must not end the node
+                logger.exception("monitor failed")
+                self._note(f"the monitor failed: {type(exc).__name__}")
+            await asyncio.sleep(INTERVAL_S)
+
+    async def _connect_and_watch(self) -> None:
+        async with AsyncExitStack() as stack:
+            async with asyncio.timeout(TIMEOUT_S):
+                connection = await stack.enter_async_context(connect(self._settings))
+            await self._watch(Session(connection))
 
     async def _watch(self, session: Session) -> None:
-        """Look once a second until the connection fails."""
+        """Look once a second until the connection fails.
+
+        One that breaks after it has worked is no verdict yet: whether the database is there shows the next one,
+        which is opened at once. One that is silent is a verdict.
+        """
+        worked = False
         while True:
             try:
                 async with asyncio.timeout(TIMEOUT_S):
                     found = await level(session)
-            except (ApiError, TimeoutError, OSError) as exc:
-                self._note(f"the database does not answer: {str(exc) or type(exc).__name__}")
+            except LostConnectionError:
+                if not worked:
+                    raise
                 return
             self._note(gate(found, self._needed) or "", found)
+            worked = True
             await asyncio.sleep(INTERVAL_S)
 
     def _note(self, error: str, schema: Level | None = None) -> None:

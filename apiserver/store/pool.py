@@ -215,11 +215,12 @@ async def connect(settings: DatabaseSettings) -> AsyncIterator[asyncpg.Connectio
     with translated():
         connection = await asyncpg.connect(**settings.connect_arguments())
     try:
-        yield connection
+        with translated():
+            yield connection
     finally:
         try:
-            await connection.close(timeout=2)
-        except (TimeoutError, OSError):
+            await connection.close(timeout=RELEASE_S)
+        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
             connection.terminate()
 
 
