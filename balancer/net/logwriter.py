@@ -12,6 +12,7 @@ logger = logging.getLogger(__name__)
 BUFFER_BYTES = 4 << 20
 BATCH_BYTES = 4096  # PIPE_BUF: a write up to this is whole or not at all, so workers' lines never mix in a pipe
 FILE_BATCH_BYTES = 64 << 10  # O_APPEND writes to a file are whole at any size
+WORTH_LINES = 24  # fewer wait up to DELAY_NS for more: a write costs as much as three lines
 DELAY_NS = 20_000_000
 FULL_WAIT_NS = 50_000_000
 
@@ -82,7 +83,7 @@ class LogWriter:
 
     def write(self, now: int) -> int:
         """Write what is worth a system call; return ns after which to come again, 0 when all is written."""
-        if len(self.lines) < 6 and now - self._written_at < DELAY_NS and not self._rest:
+        if len(self.lines) < WORTH_LINES and now - self._written_at < DELAY_NS and not self._rest:
             return DELAY_NS
         self._written_at = now
         while self.lines or self._rest:
