@@ -10,7 +10,8 @@ Any path answers with JSON that tells what arrived. Query parameters shape the a
 `GET /_health/ping` answers 200 with `{"health":"OK"}`, or, when sick, *also 200* with `{"health":"ERROR"}`; with
 --token it wants `Authorization: Bearer TOKEN`. `Upgrade: websocket` gets an echo, any other upgrade a byte echo.
 `/_echo/counts` tells how many requests there were, by method, path and X-Key field; `/_echo/log` lists the newest;
-`PUT /_echo/sick` and `DELETE /_echo/sick` make the node sick and well.
+`PUT /_echo/sick` and `DELETE /_echo/sick` make the node sick and well. `/discovery/v1/apis/arvados/v1/rest` has the
+--version as its revision, for `versions.path`.
 
 Needs only the standard library. Listens on loopback unless told otherwise.
 """
@@ -32,6 +33,7 @@ from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
 
 WEBSOCKET_GUID = b"258EAFA5-E914-47DA-95CA-C5AB0DC85B11"  # RFC 6455 section 1.3
+DISCOVERY = "/discovery/v1/apis/arvados/v1/rest"
 TEXT, BINARY, CLOSE, PING, PONG = 1, 2, 8, 9, 10
 HEAD_BYTES = 64 << 10
 PIECE_BYTES = 64 << 10
@@ -75,6 +77,7 @@ class Node:
     name: str
     token: str = ""
     idle_s: float = 60.0
+    version: str = ""
     sickness: str = ""
     requests: int = 0
     by_method: Counter[str] = field(default_factory=Counter)
@@ -98,6 +101,9 @@ class Node:
         answer = Answer(writer, self.name, keep=request.keeps_alive, head_only=request.method == "HEAD")
         if request.path == "/_health/ping":
             await answer.send(*self._health(request))
+            return answer.keep
+        if request.path == DISCOVERY:
+            await answer.send(HTTPStatus.OK, {"version": "v1", "revision": self.version or "unknown"})
             return answer.keep
         if request.path.startswith("/_echo/"):
             await answer.send(HTTPStatus.OK, self._about(request))
@@ -285,7 +291,7 @@ def frame(first: int, data: bytes) -> bytes:
 
 async def run(options: argparse.Namespace) -> None:
     """Serve until SIGTERM or SIGINT, then end at once, open requests included, as Arvados' controller does."""
-    node = Node(options.name, options.token, options.keepalive)
+    node = Node(options.name, options.token, options.keepalive, options.version)
     tls = None
     if options.cert:
         tls = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
@@ -324,6 +330,7 @@ def main() -> None:
     parser.add_argument("--unix", type=Path, help="listen on this Unix socket instead")
     parser.add_argument("--keepalive", type=float, default=60.0, help="seconds until an idle connection is closed")
     parser.add_argument("--token", default="", help="ManagementToken that /_health/ping wants")
+    parser.add_argument("--version", default="", help="what the discovery document says as its revision")
     parser.add_argument("--cert", type=Path, help="PEM file: serve TLS")
     parser.add_argument("--key", type=Path, help="PEM file of the private key")
     asyncio.run(run(parser.parse_args()))

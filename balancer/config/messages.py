@@ -29,21 +29,21 @@ _KINDS = {
 }
 
 
-def fault(error: Error) -> Fault:
-    """Return the fault of one pydantic error (`ValidationError.errors()`)."""
+def fault(error: Error, root: type[BaseModel] = Config) -> Fault:
+    """Return the fault of one pydantic error (`ValidationError.errors()`) of a file whose schema is `root`."""
     tagged, at_key = _tagged(error)
     loc = _plain(tagged)
     kind, value, context = error["type"], error["input"], error.get("ctx", {})
     match kind:
         case "extra_forbidden":
-            known = known_keys(tagged[:-1])
+            known = known_keys(tagged[:-1], root)
             near, far = did_you_mean(loc[-1], known, likeness=0.8), did_you_mean(loc[-1], known)
-            hint = near or _belongs(loc[-1]) or far or f"known keys: {', '.join(known)}"
+            hint = near or _belongs(loc[-1], root) or far or f"known keys: {', '.join(known)}"
             return Fault(loc, f"unknown key '{loc[-1]}'", hint, at_key=True)
         case "missing":
-            return Fault(loc, f"missing key '{loc[-1]}'", _example(tagged), at_key=True)
+            return Fault(loc, f"missing key '{loc[-1]}'", _example(tagged, root), at_key=True)
         case "literal_error":
-            known = _choices(tagged)
+            known = _choices(tagged, root)
             message = f"{spelled(value)} is not one of {', '.join(known)}"
             if isinstance(value, str):
                 message = f"'{value}' is not one of {', '.join(known)}"
@@ -51,21 +51,22 @@ def fault(error: Error) -> Fault:
         case "text":
             return Fault(loc, context["message"], context["hint"], at_key=at_key)
         case _ if kind in _KINDS:
-            return _wrong_kind(loc, tagged, kind, value)
+            return _wrong_kind(loc, tagged, (kind, value), root)
         case _:
             return Fault(loc, f"{spelled(value)} cannot be used: {error['msg']}", at_key=at_key)
 
 
-def _wrong_kind(loc: Loc, tagged: Loc, kind: str, value: object) -> Fault:
+def _wrong_kind(loc: Loc, tagged: Loc, found: tuple[str, object], root: type[BaseModel]) -> Fault:
+    kind, value = found
     noun, hint = _KINDS[kind]
     if value is None:
         return Fault(loc, f"is empty, expected {noun}", "give it a value or remove the line", at_key=True)
-    target = _model(_kind_at(tagged))
+    target = _model(_kind_at(tagged, root))
     if target is not None and issubclass(target, Secret):
         where = "write {file: /path}, {env: NAME} or {credential: NAME}"
         return Fault(loc, "a secret cannot stand in the file; say where it is kept", where)
     if kind in ("tuple_type", "dict_type", "model_type"):
-        return Fault(loc, f"expected {noun}, got {_noun(value)}", _form(tagged, kind, value))
+        return Fault(loc, f"expected {noun}, got {_noun(value)}", _form(tagged, kind, value, root))
     helps = isinstance(value, str) or kind == "string_type"
     return Fault(loc, f"expected {noun}, got {spelled(value)}", hint if helps else "")
 
@@ -82,9 +83,9 @@ def _noun(value: object) -> str:
     return nouns.get(type(value), "a list")
 
 
-def _form(tagged: Loc, kind: str, value: object) -> str:
+def _form(tagged: Loc, kind: str, value: object, root: type[BaseModel]) -> str:
     """How to write a list or a mapping at a place."""
-    keys = known_keys(tagged)
+    keys = known_keys(tagged, root)
     if kind == "tuple_type":
         return "begin each item with a dash" if isinstance(value, dict) else "put it in brackets: [...]"
     if kind == "dict_type" and isinstance(value, tuple):
@@ -110,20 +111,20 @@ def _plain(tagged: Loc) -> Loc:
     return (*tagged[:1], *tagged[2:]) if tagged[:1] == ("nodes",) and tagged[1:2] in _FORMS else tagged
 
 
-def known_keys(tagged: Loc) -> list[str]:
+def known_keys(tagged: Loc, root: type[BaseModel] = Config) -> list[str]:
     """Return the keys that the mapping at a location may have."""
-    model = _model(_kind_at(tagged))
+    model = _model(_kind_at(tagged, root))
     return [field.alias or name for name, field in model.model_fields.items()] if model is not None else []
 
 
-def _belongs(key: str | int) -> str:
+def _belongs(key: str | int, root: type[BaseModel]) -> str:
     """Where a key that is at the wrong level belongs."""
-    owners = [owner for owner in known_keys(()) if key in known_keys((owner,))]
+    owners = [owner for owner in known_keys((), root) if key in known_keys((owner,), root)]
     return f"it belongs under {' or '.join(owners)}" if owners else ""
 
 
-def _example(tagged: Loc) -> str:
-    model = _model(_kind_at(tagged[:-1]))
+def _example(tagged: Loc, root: type[BaseModel]) -> str:
+    model = _model(_kind_at(tagged[:-1], root))
     if model is None:
         return ""
     field = next((f for name, f in model.model_fields.items() if (f.alias or name) == tagged[-1]), None)
@@ -131,8 +132,8 @@ def _example(tagged: Loc) -> str:
     return f"such as {tagged[-1]}: {example}" if example else ""
 
 
-def _kind_at(tagged: Loc) -> Any:
-    kind: Any = Config
+def _kind_at(tagged: Loc, root: type[BaseModel]) -> Any:
+    kind: Any = root
     for index, part in enumerate(tagged):
         if index == 1 and (part,) in _FORMS and tagged[0] == "nodes":
             kind = _FORMS[part,]
@@ -174,8 +175,8 @@ def _model(kind: Any) -> type[BaseModel] | None:
     return None
 
 
-def _choices(tagged: Loc) -> list[str]:
-    for option in _alternatives(_kind_at(tagged)):
+def _choices(tagged: Loc, root: type[BaseModel]) -> list[str]:
+    for option in _alternatives(_kind_at(tagged, root)):
         if get_origin(option) is Literal:
             return [str(choice) for choice in get_args(option)]
     return []

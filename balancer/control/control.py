@@ -33,6 +33,8 @@ from balancer.control.reload import Reader
 from balancer.control.site import Clock, Current, Parts, Site
 from balancer.control.statefile import StateFile
 from balancer.control.status import Sources, Status
+from balancer.control.upgrade.journal import Journal
+from balancer.control.upgrade.upgrades import Upgrades
 from balancer.control.upkeep import Upkeep
 from balancer.control.vault import REFRESH_S, Vault
 from balancer.control.versions import Versions
@@ -59,6 +61,7 @@ class Outside:
     intents: IntentStore
     designations: StateFile
     versions: StateFile
+    upgrade: Journal
     clock: Clock
     workers: int | None = None  # stands above the configuration
 
@@ -95,6 +98,14 @@ class Control:
             events=outside.events,
             versions=self._versions,
         )
+        self._upgrades = Upgrades(
+            site=self._site,
+            prober=self._prober,
+            client=self._client,
+            versions=self._versions,
+            trend=self._trend,
+            journal=outside.upgrade,
+        )
         self._status = self._made_status()
         self._api = self._made_api()
         self._work: asyncio.Queue[str] = asyncio.Queue()
@@ -121,6 +132,7 @@ class Control:
             status=self._status,
             actions=actions,
             pauses=Pauses(site=site, board=outside.board, trend=self._trend, events=outside.events),
+            upgrades=self._upgrades,
             designations=self._designations,
             events=outside.events,
             reader=self._reader,
@@ -241,6 +253,7 @@ class Control:
             logger.warning("%s: %s", fault.path, fault.message)
         await self._vault.open(current.config, ())
         await self._versions.load()
+        await self._upgrades.load()
         await self._designations.load(current.config)
         await self._site.use(current)
         for name, task in (

@@ -153,6 +153,7 @@ class Pauses:
             "busy": self._board.total(sb.W_BUSY),
             "tunnels": self._board.total(sb.W_TUNNELS),
             "parked": parked,
+            "drain_s": float(self._site.config.drain.timeout),
             "forecast": str(forecast(self._trend.cluster().per_s, park.timeout_s, park.max, parked)),
         }
 

@@ -109,6 +109,11 @@ class Prober(AbstractAsyncContextManager["Prober"]):
         watch = self._watches.get(name)
         return watch.seen if watch is not None else Seen()
 
+    def plan(self, name: str) -> Plan | None:
+        """Return how a node is checked, None for one that is not known."""
+        watch = self._watches.get(name)
+        return watch.plan if watch is not None else None
+
     def set_plans(self, plans: Mapping[str, Plan]) -> None:
         """Check exactly these nodes. One whose plan changed keeps its state and is checked at once."""
         for name in self._watches.keys() - plans.keys():

@@ -24,6 +24,7 @@ from balancer.control.publisher import Publisher, PublishError
 from balancer.control.reload import InvalidConfigError
 from balancer.control.site import Clock
 from balancer.control.statefile import StateFile
+from balancer.control.upgrade.journal import Journal
 from balancer.errors import BalanceError, ConfigError, WireError
 from balancer.model import Snapshot
 
@@ -91,6 +92,7 @@ async def run(child: Child) -> None:
                 intents=intents,
                 designations=state_file(child, "designations.json", clock),
                 versions=state_file(child, "versions.json", clock),
+                upgrade=Journal(child.run_dir.parent / "upgrade.jsonl"),
                 clock=clock,
                 workers=child.overrides.get("workers"),
             )

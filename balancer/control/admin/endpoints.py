@@ -11,6 +11,7 @@ from balancer.control.admin.nodes import NodeRoutes
 from balancer.control.admin.openapi import describe, markdown
 from balancer.control.admin.services import Document, Services
 from balancer.control.admin.traffic import TrafficRoutes
+from balancer.control.admin.upgrade import upgrade_endpoints
 
 _FOLLOW = (
     ("limit", "at most so many, newest (200)"),
@@ -29,7 +30,7 @@ _EXPLAIN = (
 
 def endpoints(services: Services) -> list[Endpoint]:
     """Return all routes."""
-    found = [*_general(services), *_nodes(services), *_traffic(services)]
+    found = [*_general(services), *_nodes(services), *_traffic(services), *upgrade_endpoints(services)]
 
     async def openapi(_call: Call) -> Document:
         return describe(found)

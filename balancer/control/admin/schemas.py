@@ -182,6 +182,7 @@ PAUSE = open_(
         busy=COUNT,
         tunnels=COUNT,
         parked=COUNT,
+        drain_s=SECONDS,
         forecast=TEXT,
     )
 )

@@ -14,6 +14,7 @@ from balancer.control.publisher import Publisher
 from balancer.control.reload import Reader
 from balancer.control.site import Site
 from balancer.control.status import Status
+from balancer.control.upgrade.upgrades import Upgrades
 from balancer.durations import parse
 
 Document = dict[str, Any]
@@ -29,6 +30,7 @@ class Services:
     status: Status
     actions: NodeActions
     pauses: Pauses
+    upgrades: Upgrades
     designations: DesignationKeeper
     events: EventLog
     reader: Reader

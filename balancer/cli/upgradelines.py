@@ -1,0 +1,109 @@
+"""An upgrade in words: the plan, a line a step while it goes on, what it came to."""
+
+from collections.abc import Iterator
+from typing import Any
+
+from balancer.cli.output import Color, Painter, table
+from balancer.cli.progress import Progress
+
+Document = dict[str, Any]
+
+_SIGNS = {"done": ("✓", "good"), "running": ("◐", "warn"), "failed": ("✗", "bad"), "unknown": ("?", "bad")}
+
+
+class Teller:
+    """Prints a line for each step that is done, and meanwhile how far the present one is. Use it as a context."""
+
+    def __init__(self, *, quiet: bool) -> None:
+        self._quiet = quiet
+        self._progress = Progress(quiet=quiet)
+        self._what = ""
+        self._painter = Painter(Color.AUTO)
+
+    def __enter__(self) -> "Teller":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._progress.__exit__()
+
+    def begins(self, step: Document) -> None:
+        """See runner.Teller."""
+        self._what = name(step)
+        self._progress.show(self._what)
+
+    def waits(self, text: str) -> None:
+        """See runner.Teller."""
+        self._progress.show(f"{self._what}  {text}" if self._what else text)
+
+    def ended(self, step: Document, note: str) -> None:
+        """See runner.Teller."""
+        self._progress.__exit__()
+        if not self._quiet:
+            took = f"{step['took_s']:.1f} s" if step["took_s"] is not None else ""
+            line = f" {self._painter.paint('good', '✓')} {name(step):<18} {took:>7}  {note}"
+            print(line.rstrip(), flush=True)
+
+
+def name(step: Document) -> str:
+    """Return what a step is, in two words."""
+    return f"{step['do']} {step['node']}".strip()
+
+
+def plan_lines(planned: Document, *, whole: bool) -> Iterator[str]:
+    """Yield the plan: one line, or each step; then what is to be known before."""
+    nodes, mode = planned["nodes"], planned["mode"]
+    how = "all down at once while requests wait" if mode == "stop-all" else "one at a time"
+    yield f"Plan: {len(nodes)} nodes ({', '.join(nodes)}), {how}, {len(planned['steps'])} steps."
+    if planned["kept"]:
+        yield f"Drained before, and they stay so: {', '.join(planned['kept'])}."
+    if whole:
+        rows = [[str(step["number"] + 1), step["do"], step["node"], step["text"]] for step in planned["steps"]]
+        yield from table(["STEP", "DO", "NODE", "COMMAND"], rows, right=["STEP"])
+    for warning in planned["warnings"]:
+        yield f"note: {warning}"
+
+
+def lines(document: Document) -> list[str]:
+    """Return the upgrade as it stands."""
+    if document["phase"] == "none":
+        return ["no upgrade was made yet"]
+    painter = Painter(Color.AUTO)
+    done = sum(step["state"] == "done" for step in document["steps"])
+    head = (
+        f"upgrade {document['id']}  {document['mode']}  {document['phase']}  {done} of {len(document['steps'])} steps"
+    )
+    by = f"begun by {document['who']} at {document['at']}: {document['plan']}"
+    found = [head, by, ""]
+    for step in document["steps"]:
+        sign, style = _SIGNS.get(step["state"], ("·", "dim"))
+        took = f"{step['took_s']:.1f} s" if step["took_s"] is not None else ""
+        found.append(
+            f" {painter.paint(style, sign)} {name(step):<18} {took:>8}  {step['why'] or step['text']}".rstrip()
+        )
+    if document["open"]:
+        driver = f"driven by a command of {document['driver']}" if document["driver"] else "no command drives it"
+        found += ["", f"{driver}. Go on: arv-balance upgrade resume. Give up: arv-balance upgrade abort"]
+    return [*found, *_left(document), *_totals(document)]
+
+
+def summary(document: Document) -> list[str]:
+    """Return what a finished upgrade came to."""
+    nodes = len(document["nodes"])
+    took_s = sum(step["took_s"] or 0.0 for step in document["steps"])
+    what = f"Upgraded {nodes} of {nodes} nodes" if document["phase"] == "finished" else "Aborted"
+    return [f"{what} in {took_s:.1f} s.", *_totals(document), *_left(document)]
+
+
+def _totals(document: Document) -> list[str]:
+    totals = document["totals"]
+    if totals is None:
+        return ["  the counters began anew meanwhile: requests were not counted"] if document["phase"] != "none" else []
+    p99 = "" if totals["p99_s"] is None else f"   p99 {totals['p99_s'] * 1000:.0f} ms"
+    if p99 and totals["p99_before_s"] is not None:
+        p99 += f" (before: {totals['p99_before_s'] * 1000:.0f} ms)"
+    retried = f"retried (hidden from clients) {totals['retried']}"
+    return [f"  requests {totals['requests']}   failed {totals['failed']}   {retried}{p99}"]
+
+
+def _left(document: Document) -> list[str]:
+    return [f"  left: {sentence}" for sentence in document["left"]]
