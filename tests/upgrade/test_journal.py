@@ -3,6 +3,7 @@
 import errno
 import os
 from pathlib import Path
+from typing import Any
 
 import pytest
 from hypothesis import given
@@ -11,7 +12,11 @@ from hypothesis import strategies as st
 from balancer.control.upgrade.journal import Journal, parsed, spelled
 from balancer.errors import StateError
 
-RECORDS = [{"kind": "run", "id": "x"}, {"kind": "step", "number": 0, "text": "zwölf\n"}, {"kind": "end"}]
+RECORDS: list[dict[str, Any]] = [
+    {"kind": "run", "id": "x"},
+    {"kind": "step", "number": 0, "text": "zwölf\n"},
+    {"kind": "end"},
+]
 
 
 def test_records_are_read_as_they_were_written(tmp_path: Path) -> None:

@@ -44,6 +44,7 @@ class Hands:
 
     def __init__(self, folder: Path) -> None:
         self.folder = folder
+        self._children: dict[str, subprocess.Popen[bytes]] = {}
 
     @classmethod
     def of(cls, run_id: str) -> "Hands":
@@ -82,7 +83,7 @@ class Hands:
             if lock_fd is None:
                 return  # it runs already
             write(Path(f"{base}.order.json"), order.document() | {"holds_lock": is_migration})
-            subprocess.Popen(
+            self._children[token] = subprocess.Popen(
                 [sys.executable, "-P", "-m", "balancer.control.upgrade.hand", str(base), str(lock_fd)],
                 stdin=subprocess.DEVNULL,
                 stdout=subprocess.DEVNULL,
@@ -98,9 +99,14 @@ class Hands:
             return Found(How.LOST, why=f"it was begun at {where}")
         if not Path(f"{base}.order.json").exists():
             return Found(How.NEVER)
+        child = self._children.get(token)
+        if child is not None:
+            child.poll()
         with self._locked(base) as lock_fd:
             result = self._result(base)
             if result is not None:
+                if child is not None:
+                    child.wait()  # it has nothing left to do
                 return Found(How.ENDED, result["exit"], result["why"], self._output(base))
             if lock_fd is None:
                 return Found(How.RUNNING)
