@@ -113,9 +113,7 @@ def parsed(data: bytes) -> Read:
 def _record(line: bytes) -> Record | None:
     checksum, _, text = line.partition(b" ")
     try:
-        if int(checksum, 16) != zlib.crc32(text):
-            return None
-        found = json.loads(text)
+        found = json.loads(text) if checksum == b"%08x" % zlib.crc32(text) else None
     except ValueError:
         return None
     return found if isinstance(found, dict) else None
