@@ -367,7 +367,8 @@ def old(front: Front) -> str:
     with front.connect() as client:
         client.send(b"GET /old1 HTTP/1.0\r\n\r\n")
         status = client.line().split()[1].decode()  # HTTP/1.0 or 1.1, both are right
-    return f"{status}, {_fields(_arrived(front, 'old1'), 'Host')}"
+    host = _fields(_arrived(front, "old1"), "Host")
+    return f"{status}, {re.sub(r':[0-9]+$', ':PORT', host)}"
 
 
 # --- tunnels ------------------------------------------------------------------------------------------------------
