@@ -58,10 +58,14 @@ def upgrade(
     if command is None:
         typer.echo(context.get_help())
         raise typer.Exit(Exit.USAGE)
-    from balancer.config.upgradeplan import from_command
+    from balancer.config.upgradeplan import PlanError, from_command
 
+    try:
+        plan = from_command(command)
+    except PlanError as exc:
+        raise CommandError("--exec cannot be used", why=exc.report, code=Exit.CONFIG) from exc
     session = _session(admin, admin_token_file, quiet=quiet or as_json)
-    _begin(session, from_command(command), reason or "--exec", yes=yes, dry_run=dry_run, as_json=as_json)
+    _begin(session, plan, reason or "--exec", yes=yes, dry_run=dry_run, as_json=as_json)
 
 
 @app.command(epilog="Example: `arv-balance upgrade run examples/upgrade/arvados-systemd.yml --dry-run`")

@@ -151,7 +151,7 @@ def from_command(command: str) -> Plan:
     faults = _unfit(plan)
     if faults:
         text = "; ".join(f"{fault.message} ({fault.hint})" if fault.hint else fault.message for fault in faults)
-        raise PlanError("--exec", faults, f"error: --exec: {text}")
+        raise PlanError("--exec", faults, text)
     return plan
 
 

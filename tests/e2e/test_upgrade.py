@@ -280,3 +280,16 @@ def done(site: UpgradeSite, before: str) -> int:
     """How many steps of the present upgrade are done, -1 while that is still the one before."""
     document = site.document()
     return -1 if document["id"] == before else sum(step["state"] == "done" for step in document["steps"])
+
+
+def test_exec_is_a_rolling_upgrade_by_one_shell_command(site: UpgradeSite) -> None:
+    control = f"{sys.executable} -P {NODECTL} {site.folder}"
+    command = " && ".join(f"{control} {action} {{node}}" for action in ("stop", "upgrade", "start"))
+    with site.load("--kinds", "fast", "post") as load:
+        output = site.upgrade("--exec", command, "--yes")
+        result = load.stop()
+    result.assert_clean()
+    assert "Upgraded 3 of 3 nodes" in output
+    versions = {node["version"] for node in site.admin("GET", "/v1/nodes")["nodes"]}
+    assert versions == {f"version=v1 revision={site.version}"}
+    assert "did you mean 'host'?" in site.upgrade("--exec", "ssh {hots}", code=3)
