@@ -18,7 +18,7 @@ from balancer.scoreboard import (
 )
 from balancer.supervisor.allotment import Allotment
 from balancer.supervisor.children import Process, start
-from balancer.supervisor.holdings import Holdings
+from balancer.supervisor.holdings import Holdings, read_snapshot
 from balancer.supervisor.link import Link, socket_path
 from balancer.supervisor.loop import Loop, Timer
 from balancer.supervisor.rules import (
@@ -119,8 +119,12 @@ class Crew:
     # --- who is there ---------------------------------------------------------------------------------------
 
     def adopt(self, slot: int, process: Process) -> None:
-        """Take in a running worker on a seat."""
-        self.seats[slot] = Seat(self._watch(slot, process))
+        """Take in a running worker on a seat. An access log on standard output goes to ours from now on."""
+        worker = self._watch(slot, process)
+        self.seats[slot] = Seat(worker)
+        snapshot = read_snapshot(self._holdings.snapshot[0]) if self._holdings.snapshot else None
+        if snapshot is not None and snapshot.access_log.path == "-":
+            worker.link.send({"type": "reopen-log"}, (1,))
 
     def adopt_outdated(self, slot: int, process: Process, *, foreign: bool) -> None:
         """Take in a worker of another program until its successors listen."""

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from balancer.model import Outcome
-from balancer.scoreboard import STATE_LISTENING, W_PID, W_STATE, row
+from balancer.scoreboard import N_REFUSED, STATE_LISTENING, W_PID, W_STATE, node_cell, row
 from tests.e2e.conftest import Build
 from tests.support.site import LoadResult, Site
 from tests.support.waiting import until
@@ -91,6 +91,19 @@ def test_a_killed_parent_costs_nothing_and_the_next_one_takes_over(site: Site, t
     site.assert_balanced()
 
 
+def test_the_access_log_of_adopted_workers_goes_to_the_next_parents_output(build: Build) -> None:
+    site = build(log={"path": "-"})
+    site.start()
+    site.ask(headers={"X-Request-Id": "before-the-kill"})
+    until(lambda: "before-the-kill" in site.words(), 5)
+    site.kill_parent()
+    (site.folder / "stderr").rename(site.folder / "stderr.old")
+    site.serve()
+    for number in range(8):
+        site.ask(headers={"X-Request-Id": f"after-the-kill-{number}"})
+    until(lambda: all(f"after-the-kill-{number}" in site.words() for number in range(8)), 5)
+
+
 def test_without_a_parent_a_killed_worker_is_not_replaced(site: Site) -> None:
     """The negative control of replacement and adoption: nobody holds the sockets any more."""
     workers = site.worker_pids()
@@ -113,6 +126,10 @@ def test_nodes_are_still_ejected_while_control_is_stuck(build: Build) -> None:
         result = load.stop(4)
     assert not result.failed_idempotent, result.failed_idempotent[:5]
     assert result.done["fast"] > 300
+    with site.board() as board:
+        refused = sum(board.cells[node_cell(slot, 2) + N_REFUSED] for slot in range(2))
+    # Workers eject it themselves: otherwise every third of these requests would have tried it first.
+    assert refused < result.total / 10
     until(lambda: site.control_pid() != control, 10)  # stuck for 5 s: replaced
     site.assert_balanced()
 
