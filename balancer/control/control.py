@@ -10,6 +10,7 @@ from pathlib import Path
 from types import TracebackType
 from typing import Self
 
+from balancer.config.file import Loaded
 from balancer.control.actions import NodeActions
 from balancer.control.addresses import Addresses
 from balancer.control.admin.app import Api, Gate
@@ -28,7 +29,7 @@ from balancer.control.pauses import Pauses
 from balancer.control.plans import address_fault, plans
 from balancer.control.probe import HttpClient, Result
 from balancer.control.prober import Prober
-from balancer.control.publisher import Publisher
+from balancer.control.publisher import Publisher, PublishError
 from balancer.control.reload import Reader
 from balancer.control.site import Clock, Current, Parts, Site
 from balancer.control.statefile import StateFile
@@ -38,7 +39,7 @@ from balancer.control.upgrade.upgrades import Upgrades
 from balancer.control.upkeep import Upkeep
 from balancer.control.vault import REFRESH_S, Vault
 from balancer.control.versions import Versions
-from balancer.errors import BalanceError
+from balancer.errors import BalanceError, ConfigError
 from balancer.model import Admin, Health, Snapshot
 from balancer.observe import counts
 from balancer.observe.metrics import Metrics
@@ -64,6 +65,7 @@ class Outside:
     upgrade: Journal
     clock: Clock
     workers: int | None = None  # stands above the configuration
+    last_good: Path | None = None  # a copy of the configuration in use
 
 
 class Control:
@@ -77,7 +79,7 @@ class Control:
         self._site = Site(parts, followers=[self], workers=outside.workers)
         self._client = HttpClient()
         self._prober = Prober(client=self._client, board=outside.board, watcher=self, now=outside.clock.now)
-        self._reader = Reader(self._site, outside.config, outside.events, outside.clock)
+        self._reader = Reader(self._site, outside.config, outside.events, outside.clock, last_good=outside.last_good)
         self._vault = Vault(self._unreadable)
         self._versions = Versions(outside.versions, outside.events)
         self._trend = counts.Trend()
@@ -248,14 +250,8 @@ class Control:
         """
         tasks.create_task(self._board.beat(), name="heartbeat")
         tasks.create_task(self._events.run(), name="events")
-        loaded, current = await self._reader.read()
-        for fault in loaded.warnings:
+        for fault in (await self._begin()).warnings:
             logger.warning("%s: %s", fault.path, fault.message)
-        await self._vault.open(current.config, ())
-        await self._versions.load()
-        await self._upgrades.load()
-        await self._designations.load(current.config)
-        await self._site.use(current)
         for name, task in (
             ("rates", self._sample()),
             ("expiry", self._upkeep.expire()),
@@ -274,6 +270,27 @@ class Control:
         )
         self._events.add("control-started", text)
         await self._outside.parent.send({"type": "ready"})
+
+    async def _begin(self) -> Loaded:
+        """Use the file. Over running workers one that cannot be used gives way to the last that could."""
+        try:
+            loaded, current = await self._reader.read()
+            await self._use_first(current)
+        except (ConfigError, PublishError) as refused:
+            if not self._outside.publisher.generation:
+                raise
+            loaded, current = await self._reader.read_last_good(refused)
+            await self._use_first(current)
+        else:
+            await self._reader.keep()
+        return loaded
+
+    async def _use_first(self, current: Current) -> None:
+        await self._vault.open(current.config, ())
+        await self._versions.load()
+        await self._upgrades.load()
+        await self._designations.load(current.config)
+        await self._site.use(current)
 
     async def _serve(self) -> None:
         """Serve the admin API where the configuration says.

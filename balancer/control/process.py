@@ -95,6 +95,7 @@ async def run(child: Child) -> None:
                 upgrade=Journal(child.run_dir.parent / "upgrade.jsonl"),
                 clock=clock,
                 workers=child.overrides.get("workers"),
+                last_good=child.run_dir / "config.last-good",
             )
         )
         tasks = await stack.enter_async_context(asyncio.TaskGroup())

@@ -14,6 +14,7 @@ from balancer.control.events import EventLog
 from balancer.control.overlay import overlay
 from balancer.control.publisher import PublishError
 from balancer.control.site import Clock, Current, Site, fingerprint
+from balancer.control.statefile import Disk
 from balancer.errors import BalanceError, ConfigError
 
 
@@ -47,9 +48,14 @@ class Reloaded:
 class Reader:
     """Reads one file for one site; one reading at a time."""
 
-    def __init__(self, site: Site, path: Path, events: EventLog, clock: Clock) -> None:
+    def __init__(
+        self, site: Site, path: Path, events: EventLog, clock: Clock, *, last_good: Path | None = None
+    ) -> None:
+        """`last_good`: where a copy of what is in use is kept, for a control process that starts over a bad file."""
         self._site = site
         self._path = path
+        self._last_good = last_good
+        self._data = b""
         self._events = events
         self._clock = clock
         self._lock = asyncio.Lock()
@@ -77,6 +83,7 @@ class Reader:
         changes = tuple(map(str, differences(running.config, loaded.config))) if running else ()
         if not dry_run:
             await self._site.use(current)
+            await self.keep()
             text = "; ".join(changes) if changes else "nothing changed"
             self._events.add("config-reloaded", f"configuration {current.sha256[:8]} in use: {text}", actor=actor)
         intents = self._site.intents
@@ -87,10 +94,33 @@ class Reader:
     async def read(self) -> tuple[Loaded, Current]:
         """Read and check the file. Raises InvalidConfigError with all its faults."""
         loaded, data = await asyncio.to_thread(_read, self._path)
+        self._data = data
         if not loaded.is_valid:
             errors = tuple(fault for fault in loaded.faults if fault.severity is Severity.ERROR)
             raise InvalidConfigError(self._path, errors, as_text(errors, loaded))
         return loaded, Current(loaded.require(), self._path, fingerprint(data), self._clock.now())
+
+    async def read_last_good(self, refused: BalanceError) -> tuple[Loaded, Current]:
+        """Return what was in use before a control process died over a file that cannot be used.
+
+        Raises `refused` when there is no such copy.
+        """
+        if self._last_good is None or not await asyncio.to_thread(self._last_good.is_file):
+            raise refused
+        loaded, data = await asyncio.to_thread(_read, self._last_good)
+        if not loaded.is_valid:
+            raise refused
+        self._failed(refused, "start")
+        return loaded, Current(loaded.require(), self._path, fingerprint(data), self._clock.now())
+
+    async def keep(self) -> None:
+        """Keep a copy of what was read last and is in use. Without room for it everything goes on."""
+        if self._last_good is None:
+            return
+        try:
+            await asyncio.to_thread(_keep, self._last_good, self._data)
+        except OSError as exc:
+            self._events.add("last-good-failed", f"{self._last_good}: {exc.strerror}", level="warning")
 
     def _failed(self, exc: BalanceError, actor: str) -> None:
         faults = exc.faults if isinstance(exc, InvalidConfigError) else ()
@@ -105,6 +135,12 @@ def _read(path: Path) -> tuple[Loaded, bytes]:
         return loaded, path.read_bytes()
     except OSError:
         return loaded, b""
+
+
+def _keep(path: Path, data: bytes) -> None:
+    disk, fresh = Disk(), path.with_suffix(".new")
+    disk.write(fresh, data)
+    disk.replace(fresh, path)
 
 
 def fault_document(fault: Fault) -> dict[str, Any]:

@@ -80,6 +80,21 @@ def test_a_bad_file_changes_nothing(site: Site) -> None:
     assert site.worker_pids() == workers
 
 
+def test_control_that_dies_over_a_bad_file_runs_on_the_last_good_one(site: Site) -> None:
+    site.config_path.write_text("version: 1\nlistn: []\n")
+    before = site.control_pid()
+    site.kill(before)
+    until(lambda: site.control_pid() not in (0, before), 15)
+    site.until_healthy(3)
+    events = site.admin("GET", "/v1/events")["events"]
+    assert any(event["kind"] == "reload-refused" for event in events)
+    site.nodes["api1"].kill()
+    until(lambda: site.states()["api1"] == "unhealthy", 15)
+    site.write()
+    site.admin("POST", "/v1/config/reload", {})
+    assert site.ask()[0] == 200
+
+
 def test_an_address_that_is_taken_changes_nothing(site: Site) -> None:
     before = generation(site)
     with socket.create_server(("127.0.0.1", 0)) as taken:
