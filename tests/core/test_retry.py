@@ -95,8 +95,8 @@ def test_any_chain_of_failures_ends() -> None:
 
 
 def test_a_post_takes_no_connection_that_may_be_closing() -> None:
-    assert may_use_kept_connection(b"POST", 0.9)
-    assert not may_use_kept_connection(b"POST", 1.0)
+    assert may_use_kept_connection(b"POST", 0.4)
+    assert not may_use_kept_connection(b"POST", 0.5)
     assert may_use_kept_connection(b"GET", 14.0)
 
 

@@ -107,7 +107,7 @@ class Client:
         for count in itertools.count():
             if stop.is_set():
                 break
-            await self.one(f"load-{self.number}-{count}")
+            await self.one(f"load-{os.getpid()}-{self.number}-{count}")
             if fresh:
                 self.close()
             now = time.monotonic()
