@@ -53,10 +53,10 @@ class UpgradeSite(Site):
         (self.folder / "actions").unlink(missing_ok=True)
 
     def close(self) -> None:
-        super().close()
-        for name in NAMES:
+        for name in NAMES:  # before the folder goes, which holds their pids
             with contextlib.suppress(OSError, ValueError):
                 os.kill(int((self.folder / f"{name}.pid").read_text()), signal.SIGKILL)
+        super().close()
 
     def plan(self, mode: str, **more: Any) -> Path:
         def command(action: str) -> str:
