@@ -123,8 +123,10 @@ def test_every_section_is_reachable_from_the_top() -> None:
             yield found
             yield from below(found)
 
+    # A plan of an upgrade is a document of its own, with a reference of its own in examples/upgrade.
+    config = [section for section in below(Section) if section.__module__ != "balancer.config.upgradeplan"]
     reachable = {key.child for key in keys()} | {Config}
-    assert {section.__name__ for section in below(Section) if section not in reachable} == set()
+    assert {section.__name__ for section in config if section not in reachable} == set()
 
 
 def test_the_reference_page_and_the_published_schema_are_current() -> None:
