@@ -65,7 +65,8 @@ class ParentUnderTest:
         """What control was told, and its own starts."""
         if not self.log.exists():
             return []
-        lines = self.log.read_text().splitlines()
+        whole, _, _being_written = self.log.read_text().rpartition("\n")
+        lines = whole.splitlines()
         return [message for line in lines if (message := json.loads(line))["type"] == kind]
 
     def last(self, kind: str) -> dict[str, Any]:
