@@ -16,7 +16,7 @@ def open_sockets() -> set[str]:
     links = set()
     for entry in Path("/proc/self/fd").iterdir():
         with contextlib.suppress(OSError):  # closed meanwhile
-            links.add(os.readlink(entry))
+            links.add(str(entry.readlink()))
     return {link for link in links if link.startswith("socket:")}
 
 
