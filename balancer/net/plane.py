@@ -332,7 +332,7 @@ class Plane:
             if self.lot.exchanges:
                 self.lot.look()
             if self.queue.exchanges:
-                self.queue.wake_soon()
+                self.queue.look()
         if self._ended or self._connections:
             self._flush_tallies()
         if self.log.lines:
