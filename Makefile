@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up on a fresh machine: a virtual environment, then the work itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test retest test-all check fix lint types imports docs bench wheel system-packages clean
+.PHONY: help demo test test-all check fix lint types imports docs bench wheel system-packages clean
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -19,9 +19,6 @@ demo: $(VENV)/.installed ## three API nodes, the balancer and traffic on this ma
 
 test: $(VENV)/.installed ## all tests but the slow ones
 	@$(BIN)/python -X dev -m pytest -q -n $(JOBS) --dist worksteal
-
-retest: $(VENV)/.installed ## only what failed last time, one test at a time
-	@$(BIN)/python -X dev -m pytest -q --last-failed --last-failed-no-failures none
 
 test-all: $(VENV)/.installed ## slow ones too
 	@$(BIN)/python -X dev -m pytest -q -n $(JOBS) --dist worksteal -m "" --hypothesis-profile=ci
