@@ -8,6 +8,7 @@ Names are compared in lower case; values are bytes and are never decoded (RFC 91
 """
 
 import re
+from dataclasses import replace
 from typing import Final
 
 from balancer.core.chunked import ChunkFollower
@@ -141,7 +142,8 @@ def parse_request(
         return fields
     method, target, minor = parsed
     head = RequestHead(method, target, minor, b"", fields, end + 4)
-    return _judge_request(head, limits, forwarding or Forwarding())
+    judged = _judge_request(head, limits, forwarding or Forwarding())
+    return replace(judged, fields=tuple(fields)) if isinstance(judged, Refusal) else judged
 
 
 def _unfinished(data: bytes, start: int, limits: Limits) -> Incomplete | Refusal:

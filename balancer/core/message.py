@@ -1,5 +1,6 @@
 """What is known of an HTTP/1.1 message: heads, refusals, and the pieces of grammar that parsers share."""
 
+import dataclasses
 import re
 from dataclasses import dataclass
 from typing import Final
@@ -16,10 +17,12 @@ class Refusal:
     """Why a message is not taken. `status` is for the client; a node's refused answer is a 502 whatever it says here.
 
     After every refusal the connection is closed: what follows on it cannot be told apart from the rest of this one.
+    `fields`: of a head whose lines were all well formed, so that the answer carries the client's own request id.
     """
 
     status: int
     reason: str
+    fields: "tuple[Field, ...]" = dataclasses.field(default=(), compare=False)
 
 
 @dataclass(frozen=True, slots=True)

@@ -20,6 +20,9 @@ from balancer.net.site import Site, Target
 from balancer.net.stream import COPY_BYTES, READABLE, Socket, Stream
 
 if TYPE_CHECKING:
+    from collections.abc import Iterable
+
+    from balancer.core.message import Field
     from balancer.net.plane import Plane
 
 logger = logging.getLogger(__name__)
@@ -289,7 +292,7 @@ class Downstream(Stream):
         exchange.expects_continue = head.expect_continue
         exchange.upgrade = head.upgrade
         exchange.te_trailers = head.te_trailers
-        exchange.request_id = self._request_id(head, site)
+        exchange.request_id = self._request_id(head.fields, site)
         if trusted:
             exchange.client_address = client_behind(self.peer, forwarded_for(head), site.rules.trusted)
         exchange.target = site.target_of(head.method, head.host, head.target, head.value)
@@ -339,9 +342,9 @@ class Downstream(Stream):
         exchange.started_at = self.reactor.now
         return exchange
 
-    def _request_id(self, head: RequestHead, site: Site) -> bytes:
+    def _request_id(self, fields: "Iterable[Field]", site: Site) -> bytes:
         """Return the client's id when it is one valid line, else a new one."""
-        sent = [value for name, _, value in head.fields if name == site.rules.id_lower]
+        sent = [value for name, _, value in fields if name == site.rules.id_lower]
         return kept(sent, site.accept_id) or self.worker.ids.make(site.id_maker)
 
     def _refuse(self, data: bytes, refusal: Refusal) -> None:
@@ -351,7 +354,7 @@ class Downstream(Stream):
         exchange = self._new_exchange(
             self.worker.site, line[0][:32] if whole else b"-", line[1][:8192] if whole else b"-", b""
         )
-        exchange.request_id = self.worker.ids.make(self.worker.site.id_maker)
+        exchange.request_id = self._request_id(refusal.fields, self.worker.site)
         exchange.close = True
         self.worker.accept()
         self.exchange = exchange

@@ -77,6 +77,18 @@ def test_the_body_limit_holds_for_lengths_and_chunks(size: int) -> None:
             assert client.read().status == expected
 
 
+@pytest.mark.parametrize(("sent", "kept"), [("req-abcdefghij0123456789", True), ("bad id", False)])
+def test_a_refused_head_is_answered_with_the_request_id_of_the_client(sent: str, kept: bool) -> None:
+    lines = ("Content-Length: 1001", f"X-Request-Id: {sent}")
+    with Upstream() as node, running(snapshot_of(node.port, limits=Limits(body_bytes=1000))) as worker:
+        with Client(worker.connect()) as client:
+            client.send(request("/", *lines, method="POST"))
+            found = client.read()
+        assert found.status == 413
+        assert (found.one("X-Request-Id") == sent) == kept
+        assert worker.log_lines(1)[0]["request_id"] == found.one("X-Request-Id")
+
+
 def test_a_bad_chunk_is_a_400_and_the_node_gets_no_whole_request() -> None:
     with Upstream() as node, running(snapshot_of(node.port)) as worker, Client(worker.connect()) as client:
         client.send(request("/", "Transfer-Encoding: chunked", method="POST") + b"3\r\nabc\r\n")
