@@ -21,6 +21,7 @@ from apiserver.node import prepare
 from apiserver.store.pool import NAMESPACE
 from tests.support.api import STEPS, Process, Processes, api_database, api_template, client_of, processes, settings
 from tests.support.postgres import TestServer, postgres_server, until
+from tests.support.programs import need
 
 __all__ = ["api_database", "api_template", "postgres_server", "processes"]
 pytestmark = [pytest.mark.pg, pytest.mark.e2e, pytest.mark.timeout(120)]
@@ -104,8 +105,8 @@ async def test_jobs_go_on_while_a_node_is_frozen(processes: Processes, api_datab
 FAKETIME = str(next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), ""))
 
 
-@pytest.mark.skipif(shutil.which("faketime") is None, reason="make system-packages installs faketime")
 async def test_a_node_with_a_wrong_clock_decides_as_the_others(processes: Processes, api_database: str) -> None:
+    need("faketime")
     wrong = {"LD_PRELOAD": FAKETIME, "FAKETIME": "+2h", "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
     right, fast = await asyncio.to_thread(lambda: (processes.start(), processes.start(env=wrong)))
     soon = await _value(api_database, "SELECT to_char((clock_timestamp() + interval '1 hour') AT TIME ZONE 'UTC',"
@@ -131,8 +132,7 @@ def _clock(node: Process) -> datetime:
 @pytest.fixture
 def pooler(postgres_server: TestServer, api_database: str) -> Iterator[str]:
     """PgBouncer in transaction mode in front of the database; yields its address."""
-    if shutil.which("pgbouncer") is None:
-        pytest.skip("make system-packages installs pgbouncer")
+    need("pgbouncer")
     folder = Path(tempfile.mkdtemp(prefix="arv-test-pooler-"))
     folder.chmod(0o777)
     with socket.socket() as probe:

@@ -6,11 +6,10 @@ from contextlib import suppress
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 
-import pytest
-
 from balancer import scoreboard as sb
 from balancer.control.statefile import decode
 from tests.control.harness import Rig, nodes, rig, until
+from tests.support.programs import lacking
 
 
 async def test_an_intent_for_a_while_ends_by_itself() -> None:
@@ -118,12 +117,12 @@ def fill(path: Path) -> None:
 
 async def test_a_full_disk_refuses_the_action_and_service_goes_on() -> None:
     if os.geteuid() != 0:
-        pytest.skip("mounts a small tmpfs")
+        lacking("a full disk is a small tmpfs here, which only root can mount")
     async with nodes("api1", "api2") as fakes, rig(fakes, start=False) as control:
         small = control.folder / "small"
         small.mkdir()
         if not await mounts("mount", "-t", "tmpfs", "-o", "size=64k", "tmpfs", str(small)):
-            pytest.skip("this machine does not let us mount a tmpfs")
+            lacking("this machine does not let us mount a tmpfs")
         try:
             (small / "run").mkdir()
             control.state = small

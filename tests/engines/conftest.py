@@ -10,6 +10,7 @@ import pytest
 
 from balancer.render.engine import ENGINES
 from tests.engines import fronts, scenarios, sites
+from tests.support.programs import lacking
 
 Seen = dict[str, str]  # row -> what was seen
 
@@ -63,6 +64,4 @@ def _run(job: tuple[str, str]) -> Seen:
 def needed(results: Results, engine: str) -> None:
     """Skip when an engine is not installed; where CI is set, fail: nothing may go unseen there."""
     if why := results.missing.get(engine):
-        if os.environ.get("CI"):
-            pytest.fail(why)
-        pytest.skip(why)
+        lacking(why)

@@ -10,6 +10,7 @@ from tests.engines import page
 from tests.engines.conftest import Results, needed
 from tests.engines.fronts import SERVE
 from tests.engines.scenarios import SCENARIOS
+from tests.support.programs import lacking
 
 FEATURE = {feature.name: feature for feature in FEATURES}
 # Of the whole table; what is below has a page in docs/decisions.
@@ -65,7 +66,7 @@ def test_serve_itself_does_what_the_table_is_about(results: Results, row: str, w
 
 def test_the_page_of_engines_is_what_this_run_saw(results: Results) -> None:
     if results.missing:
-        pytest.skip("; ".join(results.missing.values()))
+        lacking("; ".join(results.missing.values()))
     path = Path(__file__).parents[2] / "docs/engines.md"
     text = page.text(results.seen)
     before = path.read_text() if path.exists() else ""

@@ -14,6 +14,7 @@ import pytest
 
 from balancer.notify import Notifier
 from tests.support.parent import ROOT, ParentUnderTest, name_in, notify_socket
+from tests.support.programs import need
 from tests.support.waiting import until
 
 PASS = """
@@ -158,8 +159,8 @@ def test_a_watchdog_meant_for_another_process_is_ignored() -> None:
     assert Notifier.from_environment(environment, 1).watchdog_s == 1
 
 
-@pytest.mark.skipif(shutil.which("systemd-analyze") is None, reason="systemd-analyze is not here")
 def test_the_units_are_accepted_by_systemd(tmp_path: Path) -> None:
+    need("systemd-analyze")
     for unit in (ROOT / "examples/systemd").glob("arv-balance.*"):
         text = unit.read_text().replace("/usr/bin/arv-balance", shutil.which("true") or "/bin/true")
         (tmp_path / unit.name).write_text(text)
