@@ -13,6 +13,7 @@ from balancer.config import addresses, flat, presets, scalars
 from balancer.config.errors import Loc
 from balancer.config.schema import Config
 from balancer.config.section import Between
+from balancer.config.upgradeplan import Plan
 
 SCHEMA_ID = "urn:arv-balance:config:1"
 
@@ -61,6 +62,16 @@ answers with what changed.
 
 Smallest file: [examples/minimal.yml](../examples/minimal.yml). For Arvados:
 [examples/arv-balance.yml](../examples/arv-balance.yml). Every key: [examples/full.yml](../examples/full.yml).
+"""
+
+_PLAN_INTRODUCTION = """\
+# Upgrade plans
+
+<!-- Written by tools/config_reference.py from balancer/config; do not edit. -->
+
+A YAML file of commands for `arv-balance upgrade run PLAN.yml`, checked like the configuration. A command is a text
+(split at its blanks, no shell), a list of words, or a section as below. Plans to start from are in
+[examples/upgrade](../examples/upgrade).
 """
 
 
@@ -150,13 +161,19 @@ def _default(field: FieldInfo) -> str:
 
 def markdown() -> str:
     """Return docs/config.md."""
-    parts = [_INTRODUCTION, _section("Top level", Config.__doc__ or "", list(_own_keys(Config, "")))]
-    parts += [
-        _section(f"`{key.path}`", key.child.__doc__ or "", list(_own_keys(key.child, key.path)))
-        for key in keys()
-        if key.child is not None
-    ]
-    return "\n".join([*parts, _presets()])
+    return "\n".join([_INTRODUCTION, *_sections(Config), _presets()])
+
+
+def plan_markdown() -> str:
+    """Return docs/upgrade-plan.md."""
+    return "\n".join([_PLAN_INTRODUCTION, *_sections(Plan)])
+
+
+def _sections(model: type[BaseModel]) -> Iterator[str]:
+    yield _section("Top level", model.__doc__ or "", list(_own_keys(model, "")))
+    for key in keys(model):
+        if key.child is not None:
+            yield _section(f"`{key.path}`", key.child.__doc__ or "", list(_own_keys(key.child, key.path)))
 
 
 def _section(title: str, text: str, rows: list[Key]) -> str:

@@ -5,6 +5,7 @@ PydanticCustomError of type "text" with the context keys `message` and `hint`.
 """
 
 import re
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Annotated, Any, Self
 
@@ -43,7 +44,7 @@ def spelled(value: object) -> str:
             return "a list"
 
 
-class Text:
+class Text(ABC):
     """What all of them share: strict about being text, printed as text, a pattern in the JSON Schema."""
 
     _pattern = ".*"
@@ -51,9 +52,9 @@ class Text:
     _noun = "a text"
 
     @classmethod
+    @abstractmethod
     def parse(cls, value: object) -> Self:
         """Return the value of a text. Raises PydanticCustomError."""
-        raise NotImplementedError
 
     @classmethod
     def __get_pydantic_core_schema__(cls, _source: object, _handler: GetCoreSchemaHandler) -> CoreSchema:
