@@ -1,111 +1,19 @@
 """Upgrades of example nodes under load: nothing fails, the migration runs once, any process may be killed meanwhile."""
 
-import contextlib
-import json
-import os
-import random
 import re
-import signal
 import subprocess
 import sys
 import time
-from collections.abc import Callable, Iterator
-from pathlib import Path
-from typing import Any
+from collections.abc import Iterator
 
 import pytest
-import yaml
 
 from tests.support.nodectl import ROOT
-from tests.support.site import Site
+from tests.support.upgrades import NAMES, UpgradeSite, interrupted
 from tests.support.waiting import until
 
 NODECTL = ROOT / "tests/support/nodectl.py"
-NAMES = ("api1", "api2", "api3")
 KINDS = ("--kinds", "fast", "post", "down", "up", "ws")
-
-
-class UpgradeSite(Site):
-    """Three nodes of version 1 that commands stop and start, and their operator."""
-
-    def __init__(self, **config: Any) -> None:
-        super().__init__(
-            versions={"path": "/discovery/v1/apis/arvados/v1/rest"}, drain={"timeout": "10s", "tunnel_grace": "0s"},
-            park={"release": "2000/s", "max_per_client": 0}, **config,
-        )  # fmt: skip
-        self.operator = self.folder / "operator"
-        self.version = 1
-
-    def start(self) -> None:
-        ports = {name: node.port for name, node in self.nodes.items()}
-        (self.folder / "ports.json").write_text(json.dumps(ports))
-        self.write()
-        for name in ports:
-            (self.folder / f"{name}.version").write_text("1")
-            subprocess.run([sys.executable, "-P", str(NODECTL), str(self.folder), "start", name], check=True)
-        self.serve()
-        self.until_healthy(len(ports))
-
-    def renew(self) -> None:
-        """Begin another test: the next version is out, nothing was done yet."""
-        self.version += 1
-        (self.folder / "next").write_text(str(self.version))
-        (self.folder / "actions").unlink(missing_ok=True)
-
-    def close(self) -> None:
-        for name in NAMES:  # before the folder goes, which holds their pids
-            with contextlib.suppress(OSError, ValueError):
-                os.kill(int((self.folder / f"{name}.pid").read_text()), signal.SIGKILL)
-        super().close()
-
-    def plan(self, mode: str, **more: Any) -> Path:
-        def command(action: str) -> str:
-            return f"{sys.executable} -P {NODECTL} {self.folder} {action} {{node}}"
-
-        actions = {action: command(action) for action in ("stop", "upgrade", "migrate", "start")}
-        path = self.folder / f"{mode}.yml"
-        path.write_text(yaml.safe_dump({"mode": mode, "expect": {"revision": str(self.version)}, **actions, **more}))
-        return path
-
-    def actions(self) -> list[str]:
-        path = self.folder / "actions"
-        return path.read_text().splitlines() if path.exists() else []
-
-    def command(self, *words: str) -> "subprocess.Popen[str]":
-        """Start a command of the operator."""
-        environment = {
-            **os.environ,
-            "ARV_BALANCE_ADMIN": f"unix:{self.folder}/admin.sock",
-            "XDG_STATE_HOME": str(self.operator),
-        }
-        return subprocess.Popen(
-            [sys.executable, "-P", "-m", "balancer", "upgrade", *words],
-            stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
-        )  # fmt: skip
-
-    def upgrade(self, *words: str, code: int = 0) -> str:
-        """Run a command to its end; returns what it printed."""
-        with self.command(*words) as process:
-            output, talk = process.communicate(timeout=90)
-        assert process.returncode == code, (process.returncode, output, talk)
-        return output + talk
-
-    def document(self) -> dict[str, Any]:
-        found: dict[str, Any] = self.admin("GET", "/v1/upgrade")
-        return found
-
-    def assert_upgraded(self) -> None:
-        """All nodes run the next version and serve; the migration was applied once, in stop-all with all down."""
-        until(lambda: list(self.states().values()) == ["healthy"] * 3, 20, "all serve")
-        nodes = self.admin("GET", "/v1/nodes")["nodes"]
-        assert {node["version"] for node in nodes} == {f"version=v1 revision={self.version}"}
-        assert self.actions().count("migration-applied") == 1
-        document = self.document()
-        assert (document["open"], document["phase"]) == (False, "finished")
-        if document["mode"] == "stop-all":
-            assert "migration-began up=" in self.actions()
-        assert not self.admin("GET", "/v1/pause")["paused"]
-        assert not [item for item in self.admin("GET", "/v1/status")["intents"] if item["kind"] == "drain"]
 
 
 class Holder:
@@ -226,19 +134,6 @@ def test_a_migration_of_which_nobody_knows_how_it_ended_is_not_run_again_by_itse
     site.assert_upgraded()
 
 
-def victims(site: UpgradeSite, process: "subprocess.Popen[str]") -> dict[str, Callable[[], Any]]:
-    def parent() -> None:
-        site.kill_parent()
-        site.serve()
-
-    return {
-        "command": process.kill,
-        "parent": parent,
-        "control": lambda: site.kill(site.control_pid()),
-        "worker": lambda: site.kill(site.worker_pids()[0]),
-    }
-
-
 SHORT = [("stop-all", "command", 1), ("rolling", "parent", 2), ("stop-all", "control", 3)]
 LONG = [(mode, who, seed) for mode in ("stop-all", "rolling") for who in ("command", "parent", "control", "worker")
         for seed in range(10, 15)]  # fmt: skip
@@ -250,19 +145,7 @@ LONG = [(mode, who, seed) for mode in ("stop-all", "rolling") for who in ("comma
 def test_an_upgrade_survives_the_death_of_any_process_at_any_step(
     site: UpgradeSite, mode: str, who: str, seed: int
 ) -> None:
-    chance, before = random.Random(seed), site.document()["id"]
-    at = chance.randrange(20)
-    with site.load("--kinds", "fast", "post") as load, site.command("run", str(site.plan(mode)), "--yes") as process:
-        until(lambda: done(site, before) >= at, 60, f"{at} steps are done")
-        time.sleep(chance.random() * 0.3)
-        victims(site, process)[who]()
-        output = process.communicate(timeout=90)
-        for _ in range(3):
-            if site.document()["open"]:
-                with site.command("resume", "--force") as again:
-                    again.communicate(timeout=90)
-        result = load.stop()
-    assert not site.document()["open"], (site.document(), output)
+    result = interrupted(site, mode, who, seed, ("fast", "post"))
     site.assert_upgraded()
     if who == "worker":  # what was open in that worker is lost, and only that
         assert len(result.failures) <= 40
@@ -274,12 +157,6 @@ def test_an_upgrade_survives_the_death_of_any_process_at_any_step(
             keys[key] = keys.get(key, 0) + count
     assert max(keys.values(), default=1) == 1  # no POST was sent twice
     site.assert_balanced()
-
-
-def done(site: UpgradeSite, before: str) -> int:
-    """How many steps of the present upgrade are done, -1 while that is still the one before."""
-    document = site.document()
-    return -1 if document["id"] == before else sum(step["state"] == "done" for step in document["steps"])
 
 
 def test_exec_is_a_rolling_upgrade_by_one_shell_command(site: UpgradeSite) -> None:

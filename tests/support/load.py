@@ -8,6 +8,7 @@ request over and over, at a pace that makes about 320 requests a second with 32 
     fast    GET, 1 ms in the node        down    GET, 1 MiB answer       post    POST, one unique X-Key each
     slow    GET, 2 s in the node         up      POST, 1 MiB body        ws      WebSocket echo
     later   POST, 2 s in the node
+    read    GET of a real API node       create  POST of a collection to one; the token is in LOAD_TOKEN
 
 `--fresh` makes every request on a connection of its own instead (`fast` only, as fast as it goes). A connection
 that the other side ended while it was idle is opened anew, which is no failure; a request that was written and got no
@@ -31,6 +32,8 @@ from typing import Any
 BIG_BYTES = 1 << 20
 ANSWER_S = 15.0
 KINDS = ("fast", "slow", "later", "down", "up", "post", "ws")
+API_KINDS = ("read", "create")
+TOKEN = os.environ.get("LOAD_TOKEN", "")
 IDEMPOTENT = ("fast", "slow", "down")
 # Clients of each kind among 32, and the time from one request of a client to its next.
 MIX = {
@@ -41,6 +44,8 @@ MIX = {
     "up": (1, 0.15),
     "post": (2, 0.07),
     "ws": (1, 0.1),
+    "read": (16, 0.1),
+    "create": (8, 0.1),
 }
 
 
@@ -143,7 +148,7 @@ class Client:
         self.tally.done[self.kind] += 1
         self.tally.by_node[headers.get("x-node", "?")] += 1
         self.tally.slowest_s = max(self.tally.slowest_s, time.monotonic() - sent_at)
-        if self.kind in ("post", "later"):
+        if self.kind in ("post", "later", "create"):
             self.tally.keys.append(request_id)
         if headers.get("connection", "").lower() == "close":
             self.close()
@@ -156,8 +161,12 @@ class Client:
             "down": ("GET", f"/down?size={BIG_BYTES}", b""),
             "up": ("POST", "/up", BIG_BODY),
             "post": ("POST", "/post", b'{"collection":{"name":"load"}}'),
+            "read": ("GET", "/arvados/v1/users/current", b""),
+            "create": ("POST", "/arvados/v1/collections", b'{"collection":{"name":"%s"}}' % request_id.encode()),
         }[self.kind]
         key = f"X-Key: {request_id}\r\n" if self.kind in ("post", "later") else ""
+        if self.kind in API_KINDS:
+            key = f"Authorization: Bearer {TOKEN}\r\nContent-Type: application/json\r\n"
         length = f"Content-Length: {len(body)}\r\n" if body else ""
         head = f"{method} {target} HTTP/1.1\r\nHost: load\r\nX-Request-Id: {request_id}\r\n{key}{length}\r\n"
         return [head.encode(), body]
@@ -172,6 +181,10 @@ class Client:
                 raise BadAnswerError(f"{len(body)} bytes")
             return
         seen = json.loads(body)
+        if self.kind in API_KINDS:
+            if self.kind == "create" and seen["name"] != request_id:
+                raise BadAnswerError(f"the collection is {seen['name']!r}")
+            return
         if self.kind == "up" and seen["body_bytes"] != BIG_BYTES:
             raise BadAnswerError(f"the node got {seen['body_bytes']} bytes")
         if ["x-request-id", request_id] not in seen["headers"]:
@@ -294,7 +307,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--port", type=int, required=True)
     parser.add_argument("--clients", type=int, default=32)
-    parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS)
+    parser.add_argument("--kinds", nargs="*", default=KINDS, choices=KINDS + API_KINDS)
     parser.add_argument("--fresh", action="store_true", help="every request on a connection of its own")
     parser.add_argument("--tls", action="store_true")
     json.dump(asyncio.run(run(parser.parse_args())), sys.stdout)

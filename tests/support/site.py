@@ -167,7 +167,7 @@ class Site:
         self.extra: dict[str, Any] = config
         self.listed = list(names)
         self.loads: list[Load] = []
-        self.groups: set[int] = set()
+        self.environment: dict[str, str] = {}
 
     # --- configuration --------------------------------------------------------------------------------------
 
@@ -220,7 +220,8 @@ class Site:
         ready = self.words().count("ready:")
         command = [sys.executable, "-P", "-m", "balancer", "serve", "-c", str(self.config_path)]
         with (self.folder / "stderr").open("ab") as stderr:
-            self.process = subprocess.Popen(command, stdout=stderr, stderr=stderr, cwd=ROOT)
+            environment = {**os.environ, **self.environment}
+            self.process = subprocess.Popen(command, stdout=stderr, stderr=stderr, cwd=ROOT, env=environment)
 
         def is_ready() -> bool:
             assert self.process is not None
@@ -339,7 +340,8 @@ class Site:
         """Run the load generator; call `stop` of what it yields for the result."""
         process = subprocess.Popen(
             [sys.executable, "-P", "-m", "tests.support.load", "--port", str(self.port), *options],
-            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, env={**os.environ, "PYTHONPATH": str(ROOT)},
+            stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+            env={**os.environ, "PYTHONPATH": str(ROOT), **self.environment},
         )  # fmt: skip
         try:
             assert process.stdout is not None
