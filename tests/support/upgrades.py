@@ -83,21 +83,22 @@ class UpgradeSite(Site):
         path = self.folder / "actions"
         return path.read_text().splitlines() if path.exists() else []
 
-    def command(self, *words: str) -> "subprocess.Popen[str]":
-        """Start a command of the operator."""
+    def command(self, *words: str, path: Path | None = None) -> "subprocess.Popen[str]":
+        """Start a command of the operator. `path`: a folder of programs that stand before all others."""
         environment = {
             **os.environ,
             "ARV_BALANCE_ADMIN": f"unix:{self.folder}/admin.sock",
             "XDG_STATE_HOME": str(self.operator),
+            "PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"],
         }
         return subprocess.Popen(
             [sys.executable, "-P", "-m", "balancer", "upgrade", *words],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
         )  # fmt: skip
 
-    def upgrade(self, *words: str, code: int = 0) -> str:
+    def upgrade(self, *words: str, code: int = 0, path: Path | None = None) -> str:
         """Run a command to its end; returns what it printed."""
-        with self.command(*words) as process:
+        with self.command(*words, path=path) as process:
             output, talk = process.communicate(timeout=90)
         assert process.returncode == code, (process.returncode, output, talk)
         return output + talk
