@@ -39,7 +39,7 @@ fix: $(VENV)/.installed ## mend what ruff can mend
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 docs: $(VENV)/.installed ## write the generated references again
-	@PYTHONPATH=. $(BIN)/python tools/config_reference.py && PYTHONPATH=. $(BIN)/python tools/cli_reference.py
+	@for tool in config_reference.py cli_reference.py generate-docs api-doc; do PYTHONPATH=. $(BIN)/python tools/$$tool || exit 1; done
 
 bench: $(VENV)/.installed ## CPU per request beside HAProxy, nginx, Envoy, Caddy and Traefik
 	@$(BIN)/python -P -m bench

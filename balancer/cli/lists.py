@@ -95,6 +95,8 @@ def footer(status: Document, painter: Painter) -> list[str]:
         since = f", since {age(item['since'])}" if item["since"] else ""
         why = item["now"] or item["why"]
         lines.append(f"designated {item['name']}: {holder}  epoch {item['epoch']}{since}  ({why})")
+    if status["upgrade"] and status["upgrade"]["open"]:
+        lines.append(painter.paint("warn", upgrade_line(status["upgrade"])))
     gone = "{0} of the configuration is removed: arv-balance nodes forget {0}"
     lines += [painter.paint("dim", gone.format(name)) for name in status["removed"]]
     last = status["config"]["last_reload"]
@@ -102,6 +104,13 @@ def footer(status: Document, painter: Painter) -> list[str]:
         count = len(last["errors"])
         lines.append(painter.paint("bad", f"config on disk has {count} errors and is not in use: arv-balance check"))
     return lines
+
+
+def upgrade_line(upgrade: Document) -> str:
+    """Return an open upgrade in one line."""
+    by = f"driven by {upgrade['driver']}" if upgrade["driver"] else "no command drives it: arv-balance upgrade resume"
+    turned = "aborting, " if upgrade["phase"] == "aborting" else ""
+    return f"upgrade {upgrade['id']}: {turned}{upgrade['done']} of {upgrade['steps']} steps, {upgrade['doing']}  ({by})"
 
 
 def milliseconds(seconds: float | None) -> str:

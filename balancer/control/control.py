@@ -92,14 +92,6 @@ class Control:
             clock=outside.clock,
             store_for=self._stores,
         )
-        self._gatherer = Gatherer(
-            site=self._site,
-            board=outside.board,
-            prober=self._prober,
-            reader=self._reader,
-            events=outside.events,
-            versions=self._versions,
-        )
         self._upgrades = Upgrades(
             site=self._site,
             prober=self._prober,
@@ -107,6 +99,15 @@ class Control:
             versions=self._versions,
             trend=self._trend,
             journal=outside.upgrade,
+        )
+        self._gatherer = Gatherer(
+            site=self._site,
+            board=outside.board,
+            prober=self._prober,
+            reader=self._reader,
+            events=outside.events,
+            versions=self._versions,
+            upgrade=self._upgrades.brief,
         )
         self._status = self._made_status()
         self._api = self._made_api()
@@ -123,6 +124,7 @@ class Control:
             started=self._clock.now(),
             versions=self._versions.of,
             designations=self._designations.documents,
+            upgrade=self._upgrades.brief,
         )
         return Status(sources)
 

@@ -2,8 +2,9 @@
 
 import platform
 from collections import Counter
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from datetime import datetime
+from typing import Any
 
 from balancer import __version__
 from balancer import scoreboard as sb
@@ -24,7 +25,15 @@ class Gatherer:
     """Reads from everything, changes nothing."""
 
     def __init__(
-        self, *, site: Site, board: Board, prober: Prober, reader: Reader, events: EventLog, versions: Versions
+        self,
+        *,
+        site: Site,
+        board: Board,
+        prober: Prober,
+        reader: Reader,
+        events: EventLog,
+        versions: Versions,
+        upgrade: Callable[[], Mapping[str, Any] | None],
     ) -> None:
         self._site = site
         self._board = board
@@ -32,6 +41,7 @@ class Gatherer:
         self._reader = reader
         self._events = events
         self._versions = versions
+        self._upgrade = upgrade
         self.tallies = Tallies()
         self.certificates: Mapping[str, float] = {}  # name -> Unix time of its end
 
@@ -53,6 +63,7 @@ class Gatherer:
             designations=[(item.name, item.node, item.epoch) for item in self._site.snapshot.designations],
             certificates=self.certificates,
             is_paused=self._site.intents.get(Kind.PAUSE) is not None,
+            upgrade=self._upgrade(),
             oldest_parked_s=self._oldest_parked_s(),
             events_lost=self._events.lost,
             tallies=self.tallies,

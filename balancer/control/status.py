@@ -38,6 +38,7 @@ class Sources:
     started: datetime
     versions: Callable[[str], str]
     designations: Callable[[], list[Document]]
+    upgrade: Callable[[], Document | None]
 
 
 class Status:
@@ -76,6 +77,7 @@ class Status:
             "designations": self._from.designations(),
             "pause": intent_document(pause) if pause else None,
             "intents": [intent_document(item) for item in site.intents],
+            "upgrade": self._from.upgrade(),
             "ledger": self.ledger(),
             "config": self.config(),
             "workers": self._workers(),

@@ -3,6 +3,7 @@
 from collections import Counter, defaultdict
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 from prometheus_client import CollectorRegistry
 from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily, InfoMetricFamily
@@ -79,6 +80,9 @@ SPECS = (
     Spec("parked", _G, "Exchanges that wait because traffic is paused or no node can serve."),
     Spec("parked_bytes", _G, "Memory that parked exchanges hold."),
     Spec("parked_oldest_seconds", _G, "How long the oldest parked exchange has waited."),
+    Spec("upgrade_open", _G, "1 while an upgrade is not over, also when no command drives it."),
+    Spec("upgrade_driven", _G, "1 while a command drives the upgrade."),
+    Spec("upgrade_steps_left", _G, "Steps that the open upgrade has to do yet."),
     Spec("node_up", _G, "1 when the node takes new exchanges.", ("node",)),
     Spec("node_state", _G, "1 for the state that the node is in, 0 for the others.", ("node", "state")),
     Spec("node_state_changes", _C, "Changes of state; cause: check, passive, admin, version.", ("node", "to", "cause")),
@@ -169,6 +173,7 @@ class Facts:
     designations: Sequence[tuple[str, str | None, int]]  # name, node, epoch
     certificates: Mapping[str, float]
     is_paused: bool
+    upgrade: Mapping[str, Any] | None  # members open, steps, done, driver; None when there never was one
     oldest_parked_s: float
     events_lost: int
     tallies: Tallies
@@ -312,6 +317,10 @@ def _waiting(made: Made, board: sb.Scoreboard, rows: range, facts: Facts) -> Non
     _set(made, "parked", total(board, rows, sb.W_PARKED))
     _set(made, "parked_bytes", total(board, rows, sb.W_PARKED_BYTES))
     _set(made, "parked_oldest_seconds", facts.oldest_parked_s)
+    upgrade = facts.upgrade if facts.upgrade and facts.upgrade["open"] else None
+    _set(made, "upgrade_open", int(upgrade is not None))
+    _set(made, "upgrade_driven", int(upgrade is not None and bool(upgrade["driver"])))
+    _set(made, "upgrade_steps_left", upgrade["steps"] - upgrade["done"] if upgrade else 0)
 
 
 def _nodes(made: Made, board: sb.Scoreboard, _rows: range, facts: Facts) -> None:

@@ -22,7 +22,7 @@ def site() -> Iterator[Site]:
     """One site for all tests that leave it as they found it."""
     made = Site(
         routes=[{"name": "exempt", "match": {"path": "/exempt"}, "park": False}],
-        park={"max": 1000, "max_per_client": 0, "release": "2000/s"},
+        park={"max_per_client": 0, "release": "2000/s"},
     )
     try:
         made.start()
@@ -203,20 +203,29 @@ def test_a_request_that_waited_in_vain_gets_503_with_a_true_retry_after_and_its_
     assert site.ask()[0] == 200
 
 
-def test_the_caps_hold_and_clients_that_leave_are_counted_out_within_a_second(site: Site) -> None:
-    before = site.ledger().outcomes[Outcome.CLIENT_LEFT]
+def test_the_5001st_is_refused_at_once_and_clients_that_leave_are_counted_out_within_a_second(site: Site) -> None:
+    before, answers = site.ledger().outcomes[Outcome.CLIENT_LEFT], []
     site.admin("POST", "/v1/pause", {})
-    with contextlib.ExitStack() as stack:
-        for _ in range(1000):
+    with contextlib.ExitStack() as staying, contextlib.ExitStack() as leaving:
+        for number in range(5000):
+            stack = leaving if number % 5 == 0 else staying
             client = stack.enter_context(socket.create_connection(("127.0.0.1", site.port), 20))
             client.sendall(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n")
-        until(lambda: site.admin("GET", "/v1/pause")["parked"] == 1000, 20)
+            answers += [client] if stack is staying else []
+        until(lambda: parked(site) == 5000, 20)
         status, headers, _ = site.ask()
         assert (status, headers["x-arv-balance"]) == (503, "park-full")
         assert int(headers["retry-after"]) >= 1
-    until(lambda: site.admin("GET", "/v1/pause")["parked"] == 0, 1.0)
-    site.admin("POST", "/v1/resume", {})
+        leaving.close()
+        until(lambda: parked(site) == 4000, 1.0)
+        site.admin("POST", "/v1/resume", {})
+        for client in answers:
+            assert client.recv(100).startswith(b"HTTP/1.1 200 ")
     assert site.ledger().outcomes[Outcome.CLIENT_LEFT] == before + 1000
+
+
+def parked(site: Site) -> int:
+    return int(site.admin("GET", "/v1/pause")["parked"])
 
 
 def test_a_pause_ends_on_time_though_control_is_stuck(site: Site) -> None:

@@ -108,8 +108,11 @@ def test_a_failed_step_stops_the_upgrade_and_resume_goes_on(site: UpgradeSite) -
     assert site.states() == {"api1": "healthy", "api2": "drained", "api3": "healthy"}
     refused = site.upgrade("run", str(site.plan("rolling")), "--yes", code=6)
     assert "is not over" in refused
+    assert re.search(r"upgrade \S+: \d+ of \d+ steps, start api2  \(no command drives it", site.cli("status"))
+    assert {"arv_balance_upgrade_open 1.0", "arv_balance_upgrade_driven 0.0"} <= set(site.metrics().splitlines())
     site.upgrade("resume")
     site.assert_upgraded()
+    assert "arv_balance_upgrade_open 0.0" in site.metrics().splitlines()
 
 
 def test_an_abort_before_anything_was_upgraded_restores_everything(site: UpgradeSite) -> None:

@@ -296,6 +296,13 @@ class Site:
 
     def admin(self, method: str, path: str, body: dict[str, Any] | None = None) -> Any:
         """Ask the admin API over its Unix socket; AssertionError when it says no."""
+        return json.loads(self._asked(method, path, body) or b"null")
+
+    def metrics(self) -> str:
+        """What a scraper gets."""
+        return self._asked("GET", "/metrics").decode()
+
+    def _asked(self, method: str, path: str, body: dict[str, Any] | None = None) -> bytes:
         connection = http.client.HTTPConnection("localhost", timeout=20)
         connection.sock = socket.socket(socket.AF_UNIX)
         connection.sock.settimeout(20)
@@ -304,7 +311,7 @@ class Site:
             data = None if body is None else json.dumps(body)
             connection.request(method, path, data, {"Content-Type": "application/json"} if data else {})
             response = connection.getresponse()
-            answer = json.loads(response.read() or b"null")
+            answer = response.read()
             assert response.status < 400, answer
             return answer
         finally:

@@ -150,6 +150,18 @@ STATUS = document(
     designations=many(_DESIGNATION),
     pause=maybe(INTENT),
     intents=many(INTENT),
+    upgrade=maybe(
+        record(
+            open=FLAG,
+            phase={"enum": ["forward", "aborting", "finished", "aborted"]},
+            id=TEXT,
+            mode={"enum": ["stop-all", "rolling"]},
+            steps=COUNT,
+            done=COUNT,
+            doing=TEXT,
+            driver=TEXT,
+        )
+    ),
     ledger=LEDGER,
     config=record(**_CONFIG),
     workers=many(record(slot=COUNT, pid=COUNT, stopping=FLAG, generation=COUNT, connections=COUNT, busy=COUNT)),

@@ -21,7 +21,7 @@ from balancer.control.site import Site
 from balancer.control.upgrade import machine
 from balancer.control.upgrade.history import History
 from balancer.control.upgrade.journal import Journal
-from balancer.control.upgrade.machine import Phase, Run, Step, Word
+from balancer.control.upgrade.machine import Phase, Run, State, Step, Word
 from balancer.control.versions import Versions, identity
 from balancer.core.parking import forecast
 from balancer.errors import BalanceError, RefusedError
@@ -124,6 +124,24 @@ class Upgrades:
             **self._history.document(),
             "driver": driver.who if driver else "",
             "totals": self._totals(),
+        }
+
+    def brief(self) -> Document | None:
+        """Return the upgrade in a few facts, None when there never was one."""
+        run = self.run
+        if run is None:
+            return None
+        at = machine.next_step(run) if run.is_open else None
+        doing = run.steps[at] if at is not None else None
+        return {
+            "open": run.is_open,
+            "phase": run.phase.value,
+            "id": run.id,
+            "mode": run.mode,
+            "steps": len(run.steps),
+            "done": run.states.count(State.DONE),
+            "doing": f"{doing.do.value} {doing.node}".strip() if doing else "",
+            "driver": self._driver.who if self._driver and self._is_driven() else "",
         }
 
     async def look(self, name: str) -> Document:
