@@ -1,21 +1,23 @@
-"""The unmodified official Python client and its tools against one node."""
+"""The unmodified official Python client and its tools, through the balancer, over TLS, on three nodes."""
 
 import asyncio
 import json
 import os
+import ssl
 import subprocess
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import Iterator
 from pathlib import Path
 
+import aiohttp
 import asyncpg
 import pytest
 
-from tests.support.api import ROOT, api_database, api_template, client_of, running, settings
-from tests.support.postgres import postgres_server
-from tests.support.tls import tls_front
+from balancer.model import Outcome
+from tests.support.api import ROOT, api_template, client_of
+from tests.support.apisite import ApiSite
+from tests.support.postgres import TestServer, postgres_server
 
-__all__ = ["api_database", "api_template", "postgres_server"]
+__all__ = ["api_template", "postgres_server"]
 pytestmark = [pytest.mark.pg, pytest.mark.e2e, pytest.mark.timeout(180)]
 HERE = Path(__file__).parent
 REPOSITORY = HERE.parent.parent
@@ -37,18 +39,42 @@ def client_python() -> Path:
     return REPOSITORY / done.stdout.strip().splitlines()[-1]
 
 
-@asynccontextmanager
-async def environment(database: str) -> AsyncIterator[dict[str, str]]:
-    """Run a node behind TLS; yield the variables by which the client finds it."""
-    async with tls_front() as front:
-        url = f"https://127.0.0.1:{front.port}/"
-        async with running(settings(database, external_url=url)) as base:
-            host, _, port = base.removeprefix("http://").rpartition(":")
-            front.target = (host, int(port))
-            yield {
-                **os.environ, "ARVADOS_API_HOST": f"127.0.0.1:{front.port}", "ARVADOS_API_TOKEN": ROOT,
-                "ARVADOS_API_HOST_INSECURE": "1", "NODE_URL": base,
-            }  # fmt: skip
+@pytest.fixture(scope="module")
+def site(postgres_server: TestServer, api_template: str) -> Iterator[ApiSite]:
+    """Three nodes on one database behind the balancer. The tests share them and leave each other's objects alone."""
+    name = asyncio.run(postgres_server.create(api_template))
+    made = ApiSite(postgres_server.dsn(name))
+    try:
+        made.start()
+        yield made
+    finally:
+        made.close()
+        asyncio.run(postgres_server.drop(name))
+
+
+@pytest.fixture
+def env(site: ApiSite, tmp_path: Path) -> dict[str, str]:
+    """The variables by which the client finds the site."""
+    (tmp_path / "keep").mkdir()
+    return {**os.environ, **site.client_environment(), "KEEP_LOCAL_STORE": str(tmp_path / "keep")}
+
+
+@pytest.fixture(autouse=True)
+def every_request_has_one_outcome(site: ApiSite) -> Iterator[None]:
+    """Nothing was lost on the way, and the balancer answered nothing in a node's place."""
+    yield
+    ledger = site.assert_balanced()
+    for outcome in (Outcome.US, Outcome.NODE_CUT, Outcome.WORKER_LOST):
+        assert ledger.outcomes[outcome] == 0, ledger
+
+
+async def execute(site: ApiSite, statement: str, *values: object) -> None:
+    """Change the database itself."""
+    connection = await asyncpg.connect(site.database_url)
+    try:
+        await connection.execute(statement, *values)
+    finally:
+        await connection.close()
 
 
 async def run(env: dict[str, str], *command: object, stdin: bytes = b"") -> str:
@@ -61,64 +87,67 @@ async def run(env: dict[str, str], *command: object, stdin: bytes = b"") -> str:
     return out.decode()
 
 
-async def test_every_resource_and_paging_over_equal_times(client_python: Path, api_database: str) -> None:
-    connection = await asyncpg.connect(api_database)
-    await connection.execute(BULK, 5000)
-    await connection.close()
-    async with environment(api_database) as env:
-        script = HERE / "client_scripts" / "resources.py"
-        printed = await run(env, client_python, script, json.dumps(RESOURCES), "5000")
+async def test_every_resource_and_paging_over_equal_times(
+    client_python: Path, site: ApiSite, env: dict[str, str]
+) -> None:
+    await execute(site, BULK, 5000)
+    script = HERE / "client_scripts" / "resources.py"
+    printed = await run(env, client_python, script, json.dumps(RESOURCES), "5000")
     assert set(RESOURCES) <= set(json.loads(printed))
+    answering = {line["arv.node"] for line in site.log_lines() if line["http.response.status_code"] == 200}
+    assert answering == set(site.nodes)
 
 
-async def test_put_get_and_ls_with_a_local_store(client_python: Path, api_database: str, tmp_path: Path) -> None:
+async def test_a_filter_of_5_kb_in_a_url_is_answered(site: ApiSite, env: dict[str, str]) -> None:
+    filters = json.dumps([["uuid", "in", [f"zzzzz-tpzed-{number:015d}" for number in range(170)]]])
+    trust = ssl.create_default_context(cafile=env["SSL_CERT_FILE"])
+    async with aiohttp.ClientSession(site.url, connector=aiohttp.TCPConnector(ssl=trust)) as http:
+        headers = {"Authorization": f"Bearer {ROOT}"}
+        async with http.get("/arvados/v1/users", params={"filters": filters}, headers=headers) as response:
+            assert len(str(response.url)) > 5000
+            assert [user["uuid"] for user in (await response.json())["items"]] == ["zzzzz-tpzed-" + "0" * 15]
+
+
+async def test_put_get_and_ls_with_a_local_store(client_python: Path, env: dict[str, str], tmp_path: Path) -> None:
     tools = client_python.parent
-    (tmp_path / "keep").mkdir()
     (tmp_path / "data.txt").write_text("hello\n")
-    async with environment(api_database) as env:
-        env["KEEP_LOCAL_STORE"] = str(tmp_path / "keep")
-        uuid = (await run(env, tools / "arv-put", "--no-progress", "--no-cache", tmp_path / "data.txt")).strip()
-        assert await run(env, tools / "arv-get", f"{uuid}/data.txt") == "hello\n"
-        assert "data.txt" in await run(env, tools / "arv-ls", uuid)
+    uuid = (await run(env, tools / "arv-put", "--no-progress", "--no-cache", tmp_path / "data.txt")).strip()
+    assert await run(env, tools / "arv-get", f"{uuid}/data.txt") == "hello\n"
+    assert "data.txt" in await run(env, tools / "arv-ls", uuid)
 
 
 @pytest.mark.parametrize("mode", ["wss", "poll"])
-async def test_events_are_heard_by_websocket_and_by_polling(client_python: Path, api_database: str, mode: str) -> None:
-    async with environment(api_database) as env:
-        printed = await run(env, client_python, HERE / "client_scripts" / "events.py", mode)
+async def test_events_are_heard_by_websocket_and_by_polling(
+    client_python: Path, env: dict[str, str], mode: str
+) -> None:
+    printed = await run(env, client_python, HERE / "client_scripts" / "events.py", mode)
     assert ("Poll" in printed) is (mode == "poll"), printed
 
 
-async def test_a_collection_and_a_project_are_copied(client_python: Path, api_database: str, tmp_path: Path) -> None:
+async def test_a_collection_and_a_project_are_copied(client_python: Path, env: dict[str, str], tmp_path: Path) -> None:
     tools = client_python.parent
-    (tmp_path / "keep").mkdir()
     (tmp_path / "data.txt").write_text("copy me\n")
-    async with environment(api_database) as env:
-        env["KEEP_LOCAL_STORE"] = str(tmp_path / "keep")
-        script = HERE / "client_scripts" / "project.py"
-        source, target, uuid = (await run(env, client_python, script, tmp_path / "data.txt")).split()
-        for what in (uuid, source):
-            await run(env, tools / "arv-copy", "--project-uuid", target, what)
-        listed = await run(env, client_python, HERE / "client_scripts" / "contents.py", target)
+    script = HERE / "client_scripts" / "project.py"
+    source, target, uuid = (await run(env, client_python, script, tmp_path / "data.txt")).split()
+    for what in (uuid, source):
+        await run(env, tools / "arv-copy", "--project-uuid", target, what)
+    listed = await run(env, client_python, HERE / "client_scripts" / "contents.py", target)
     assert json.loads(listed) == ["arvados#collection data", "arvados#group source"]
 
 
-async def test_reports_of_activity_are_made(client_python: Path, api_database: str, tmp_path: Path) -> None:
+async def test_reports_of_activity_are_made(
+    client_python: Path, site: ApiSite, env: dict[str, str], tmp_path: Path
+) -> None:
     tools = client_python.parent
-    async with environment(api_database) as env:
-        (tmp_path / "keep").mkdir()
-        env["KEEP_LOCAL_STORE"] = str(tmp_path / "keep")
-        async with client_of(env["NODE_URL"]) as (admin,):
-            alice = await admin.user("alice")
-        acting = {**env, "ARVADOS_API_TOKEN": str(alice.token)}
-        await run(acting, client_python, HERE / "client_scripts" / "project.py", HERE / "models.py")
-        # The reports end at the last full minute.
-        connection = await asyncpg.connect(api_database)
-        await connection.execute("UPDATE logs SET created_at = created_at - interval '10 minutes', "
-                                 "event_at = event_at - interval '10 minutes'")  # fmt: skip
-        await connection.close()
-        users = await run(env, tools / "arv-user-activity", "--days", "1")
-        assert "source" in users, users
-        page = tmp_path / "report.html"
-        await run(env, tools / "arv-cluster-activity", "--days", "1", "--html-report-file", page)
-        assert "zzzzz" in page.read_text()
+    async with client_of(site.processes.nodes[0].base) as (admin,):
+        alice = await admin.user("alice")
+    acting = {**env, "ARVADOS_API_TOKEN": str(alice.token)}
+    await run(acting, client_python, HERE / "client_scripts" / "project.py", HERE / "models.py")
+    # The reports end at the last full minute.
+    ago = "created_at = created_at - interval '10 minutes', event_at = event_at - interval '10 minutes'"
+    await execute(site, f"UPDATE logs SET {ago} WHERE event_type <> 'bulk'")
+    users = await run(env, tools / "arv-user-activity", "--days", "1")
+    assert "source" in users, users
+    page = tmp_path / "report.html"
+    await run(env, tools / "arv-cluster-activity", "--days", "1", "--html-report-file", page)
+    assert "zzzzz" in page.read_text()

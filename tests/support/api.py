@@ -163,6 +163,16 @@ class Process:
     base: str
     log: Path
 
+    def await_ready(self) -> None:
+        """Wait until it says where it listens."""
+        if self.base:
+            return
+        assert self.process.stdout is not None
+        line = self.process.stdout.readline()
+        assert line, self.log.read_text()[-2000:]
+        self.process.stdout.close()
+        self.base = f"http://{json.loads(line)['listen'][0]}"
+
     def kill(self) -> None:
         self.process.kill()
         self.process.wait()
@@ -187,6 +197,12 @@ class Processes:
 
     def start(self, *, env: Mapping[str, str] | None = None, **more: Any) -> Process:
         """Start one and wait until it is ready. Blocking: use it outside the loop or in a thread."""
+        node = self.launch(env=env, **more)
+        node.await_ready()
+        return node
+
+    def launch(self, *, env: Mapping[str, str] | None = None, **more: Any) -> Process:
+        """Start one; it is not ready yet."""
         number = len(self.nodes)
         path = self.folder / f"node{number}.yml"
         path.write_text(json.dumps({**self.config, **more}))
@@ -196,13 +212,14 @@ class Processes:
                 [sys.executable, "-P", "-m", "balancer.cli", "api", "--config", str(path)],
                 stdout=subprocess.PIPE, stderr=sink, text=True, env={**os.environ, **(env or {})},
             )  # fmt: skip
-        assert process.stdout is not None
-        line = process.stdout.readline()
-        assert line, log.read_text()[-2000:]
-        process.stdout.close()
-        node = Process(process, f"http://{json.loads(line)['listen'][0]}", log)
+        node = Process(process, "", log)
         self.nodes.append(node)
         return node
+
+    def await_ready(self) -> None:
+        """Wait for all that were launched."""
+        for node in self.nodes:
+            node.await_ready()
 
     def end(self) -> None:
         """Kill all that still run."""
@@ -210,6 +227,8 @@ class Processes:
             if node.process.poll() is None:
                 node.thaw()
                 node.kill()
+            if node.process.stdout is not None:
+                node.process.stdout.close()
 
 
 def start_config(database_url: str) -> dict[str, Any]:
