@@ -14,7 +14,7 @@ from balancer.errors import BalanceError
 from balancer.net.clock import monotonic_ns
 from balancer.net.controlchannel import ControlSocket, Holdings
 from balancer.net.plane import Plane
-from balancer.net.poller import READ, make_poller
+from balancer.net.poller import READ, Poller, make_poller
 from balancer.net.reactor import Reactor
 from balancer.scoreboard import ROW_CELLS, STATE_NONE, STATE_STARTING, W_PID, W_STARTED_NS, W_STATE, WORKERS, Scoreboard
 
@@ -90,8 +90,8 @@ class Signals:
         logger.error("a signal failed inside: %r", error, exc_info=error)
 
 
-def run(given: dict[str, Any]) -> int:
-    """Serve until stopped; `given` is ARV_BALANCE_CHILD. Returns the exit code."""
+def run(given: dict[str, Any], poller: Poller | None = None) -> int:
+    """Serve until stopped; `given` is ARV_BALANCE_CHILD, `poller` this system's best one. Returns the exit code."""
     keep_heap()
     board = Scoreboard(given["scoreboard"])
     slot = given["slot"]
@@ -99,7 +99,7 @@ def run(given: dict[str, Any]) -> int:
     board.cells[row + W_PID] = os.getpid()
     board.cells[row + W_STARTED_NS] = monotonic_ns()
     board.cells[row + W_STATE] = STATE_STARTING
-    reactor = Reactor(make_poller(force_selectors=bool(given.get("force_selectors"))))
+    reactor = Reactor(poller or make_poller(force_selectors=bool(given.get("force_selectors"))))
     plane = Plane(reactor, board, slot, given["wakes"], given.get("log_fd", 1))
     holdings = Holdings(plane, given["wakes"])
     os.set_blocking(given["wake"], False)

@@ -63,6 +63,7 @@ class Cause(StrEnum):
     BAD_CHUNK = "bad-chunk"
     TUNNELS_FULL = "tunnels-full"
     CONNECTIONS_FULL = "connections-full"
+    PLAIN_ON_TLS = "plain-on-tls"
     # our answers to waiting in vain
     PARK_FULL = "park-full"
     PARK_TIMEOUT = "park-timeout"
@@ -94,6 +95,7 @@ STATUS: Final[dict[Cause, int]] = {
     Cause.BODY_TIMEOUT: 408,
     Cause.BODY_SLOW: 408,
     Cause.BAD_CHUNK: 400,
+    Cause.PLAIN_ON_TLS: 400,
     Cause.TOO_LARGE: 413,
     Cause.TUNNELS_FULL: 503,
     Cause.CONNECTIONS_FULL: 503,
@@ -121,6 +123,7 @@ TEXT: Final[dict[Cause, str]] = {
     Cause.TOO_LARGE: "the request body is too large",
     Cause.TUNNELS_FULL: "too many upgraded connections are open",
     Cause.CONNECTIONS_FULL: "too many connections are open",
+    Cause.PLAIN_ON_TLS: "this port speaks TLS: write https:// instead of http://",
     Cause.PARK_FULL: "too many requests are waiting already",
     Cause.PARK_TIMEOUT: "no node became available in time",
     Cause.PAUSED: "the service is paused",

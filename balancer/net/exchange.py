@@ -70,6 +70,7 @@ _REJECTED = {
     Cause.TOO_LARGE: "too_large",
     Cause.MALFORMED: "malformed",
     Cause.BAD_CHUNK: "malformed",
+    Cause.PLAIN_ON_TLS: "malformed",
     Cause.EXPECTATION: "malformed",
     Cause.NOT_SERVED: "not_found",
     Cause.HEADER_TIMEOUT: "timeout",

@@ -20,10 +20,12 @@ from balancer.net.listener import Acceptor, Gate
 from balancer.net.logwriter import LogWriter
 from balancer.net.nodes import NodeState, observe
 from balancer.net.pipes import Pipes
+from balancer.net.poller import READ
 from balancer.net.reactor import HEARTBEAT_NS, Reactor
 from balancer.net.site import Site
 from balancer.net.tls import ListenerContexts, TlsClient, node_context
 from balancer.net.tunnel import Tunnels
+from balancer.net.turnedaway import TurnedAway
 from balancer.net.waiting import Line, ParkingLot, Queue
 from balancer.observe.accesslog import Formatter, make_formatter
 from balancer.scoreboard import (
@@ -62,6 +64,7 @@ from balancer.scoreboard import (
 
 logger = logging.getLogger(__name__)
 
+SURPLUS = 64  # connections over the limit that are told so; those over these are just closed
 HEALTH_NS = 10_000_000  # control's verdicts are looked at this often, besides wake-ups
 LAST_WORDS_NS = 500_000_000  # before the deadline of a stop those that still wait are told
 METHOD_INDEX = {method.encode(): index for index, method in enumerate(METHODS)}
@@ -157,10 +160,14 @@ class Plane:
 
     def accepted_connection(self, gate: Gate, fd: int, address: Any) -> None:
         """Take a new connection."""
-        if len(self.clients) >= self.site.snapshot.limits.connections:
-            os.close(fd)  # the kernel's queue would only hide that we are full
-            self.count_rejected("connections_full")
-            return
+        refused_for = None
+        most = self.site.snapshot.limits.connections
+        if len(self.clients) >= most:  # the kernel's queue would only hide that we are full
+            if len(self.clients) >= most + SURPLUS:
+                os.close(fd)
+                self.count(W_REJECTED + REJECT_REASONS.index("connections_full"))
+                return
+            refused_for = Cause.CONNECTIONS_FULL
         peer, port = (address[0], address[1]) if isinstance(address, tuple) else ("127.0.0.1", 0)
         if peer.startswith("::ffff:"):
             peer = peer[7:]
@@ -170,20 +177,26 @@ class Plane:
         if contexts is not None or gate.must_send_proxy(peer):
             full = socket.socket(family, socket.SOCK_STREAM, 0, fileno=fd)
             full.setblocking(False)
-            client = TlsClient(self, full, gate, (peer, port), contexts)
+            client = TlsClient(self, full, gate, (peer, port), contexts, refused_for)
         else:
             sock = PlainSocket(family, socket.SOCK_STREAM, 0, fd)
             sock.setblocking(False)
             client = Downstream(self, sock, fd, gate, peer, port)
+            if refused_for is not None:
+                client = TurnedAway(client, refused_for)
         self._connections += 1
         self.clients.add(client)
         self.cells[self._connections_cell] = len(self.clients) + len(self.tunnels.open_ones)
         client.mask = 1
         self.reactor.watch(client.fd, 1, client)
 
-    def count_rejected(self, reason: str) -> None:
-        """Count a refusal by its reason."""
-        self.count(W_REJECTED + REJECT_REASONS.index(reason))
+    def turn_away(self, client: Downstream, cause: Cause) -> None:
+        """Answer whatever comes on a connection with a refusal."""
+        self.clients.discard(client)
+        refused = TurnedAway(client, cause)
+        self.clients.add(refused)
+        self.reactor.handlers[client.fd] = refused
+        refused.interest(READ)
 
     def connection_closed(self, client: Downstream) -> None:
         """A client connection is closing."""

@@ -244,6 +244,7 @@ TERMINATION: Final[dict[str, bytes]] = {
     Cause.TUNNEL_IDLE: b"cD--",
     Cause.TUNNELS_FULL: b"PR--",
     Cause.CONNECTIONS_FULL: b"PC--",
+    Cause.PLAIN_ON_TLS: b"PR--",
     Cause.STOPPING: b"KQ--",
     Cause.STOPPED: b"KD--",
     Cause.CUT: b"KD--",

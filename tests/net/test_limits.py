@@ -8,6 +8,7 @@ from dataclasses import replace
 import pytest
 
 from balancer.model import Limits, Timeouts
+from balancer.net.plane import SURPLUS
 from balancer.scoreboard import W_CONNECTIONS, W_OUT_CLIENT_LEFT, W_REQUEST_BYTES
 from tests.support.client import Client, request
 from tests.support.upstream import Request, Sleep, Step, Upstream, answer
@@ -101,17 +102,35 @@ def test_a_bad_chunk_is_a_400_and_the_node_gets_no_whole_request() -> None:
         assert not [got for got in node.requests if got.complete]
 
 
-def test_connections_are_capped() -> None:
+def test_a_connection_over_the_cap_is_told_so_and_reaches_no_node() -> None:
     with Upstream() as node, running(snapshot_of(node.port, limits=Limits(connections=2))) as worker:
         first, second = Client(worker.connect()), Client(worker.connect())
         assert first.get("/").status == second.get("/").status == 200
         with Client(worker.connect()) as third:
+            found = third.get("/third", "X-Request-Id: third")
+            assert (found.status, found.one("X-Arv-Balance")) == (503, "connections-full")
+            assert (found.one("X-Request-Id"), found.one("Retry-After")) == ("third", "1")
             assert third.at_end()
+        assert [got.target for got in node.requests] == ["/", "/"]
+        assert worker.log_lines(3)[2]["url.path"] == "/third"
         second.close()
         wait_until(lambda: worker.board.cell(W_CONNECTIONS) == 1)
         with Client(worker.connect()) as fourth:
             assert fourth.get("/").status == 200
         first.close()
+
+
+def test_connections_far_over_the_cap_are_closed_and_silent_ones_end_soon() -> None:
+    with Upstream() as node, running(snapshot_of(node.port, limits=Limits(connections=1))) as worker:
+        clients = [Client(worker.connect()) for _ in range(1 + SURPLUS)]
+        wait_until(lambda: worker.board.cell(W_CONNECTIONS) == 1 + SURPLUS)
+        with Client(worker.connect()) as too_many:
+            assert too_many.at_end()
+        assert clients[0].get("/").status == 200
+        assert clients[-1].at_end()
+        wait_until(lambda: worker.board.cell(W_CONNECTIONS) == 1)
+        for client in clients:
+            client.close()
 
 
 def test_requests_of_a_connection_are_capped() -> None:

@@ -10,7 +10,7 @@ from dataclasses import replace
 import pytest
 import trustme
 
-from balancer.model import Listener, ListenerTls, NodeTls, Snapshot
+from balancer.model import Limits, Listener, ListenerTls, NodeTls, Snapshot
 from balancer.net.proxyprotocol import SIGNATURE, Header, Malformed, Unfinished, parse_proxy
 from balancer.scoreboard import W_TLS_FAILED, W_TLS_HANDSHAKES
 from tests.support.client import Client, request
@@ -76,16 +76,45 @@ def test_pipelined_requests_in_one_record_are_all_answered(ca: trustme.CA, pems:
         assert [client.read().body for _ in range(20)] == [b"%02d" % n for n in range(20)]
 
 
-def test_old_versions_and_plain_text_are_refused(ca: trustme.CA, pems: list[bytes], node: Upstream) -> None:
+def test_old_versions_are_refused(ca: trustme.CA, pems: list[bytes], node: Upstream) -> None:
     with running(tls_snapshot(node.port, minimum_version="TLSv1.3"), pems=pems) as worker:
         with pytest.raises(ssl.SSLError):
             connect(worker, ca, "a.test", maximum=ssl.TLSVersion.TLSv1_2)
-        with Client(worker.connect()) as plain:
-            plain.send(request("/"))
-            assert plain.at_end()
-        wait_until(lambda: worker.board.cell(W_TLS_FAILED) == 2)
+        wait_until(lambda: worker.board.cell(W_TLS_FAILED) == 1)
         with connect(worker, ca, "a.test") as client:
             assert client.post(b"x").status == 200
+
+
+@pytest.mark.parametrize("method", ["GET", "DELETE"])
+def test_plain_text_on_a_tls_port_is_told_so_in_plain_text(
+    ca: trustme.CA, pems: list[bytes], node: Upstream, method: str
+) -> None:
+    with running(tls_snapshot(node.port), pems=pems) as worker:
+        before = len(node.requests)
+        with Client(worker.connect()) as plain:
+            found = plain.get("/", "X-Request-Id: plain", method=method)
+            assert (found.status, found.one("X-Arv-Balance"), found.one("X-Request-Id")) == (
+                400,
+                "plain-on-tls",
+                "plain",
+            )
+            assert b"https://" in found.body
+            assert plain.at_end()
+        assert worker.board.cell(W_TLS_FAILED) == 1
+        with connect(worker, ca, "a.test") as client:
+            assert client.post(b"x").status == 200
+        assert len(node.requests) == before + 1
+
+
+def test_a_tls_connection_over_the_cap_is_told_so(ca: trustme.CA, pems: list[bytes], node: Upstream) -> None:
+    snapshot = replace(tls_snapshot(node.port), limits=Limits(connections=1))
+    with running(snapshot, pems=pems) as worker, connect(worker, ca, "a.test") as first:
+        assert first.post(b"x").status == 200
+        with connect(worker, ca, "a.test") as second:
+            found = second.get("/")
+            assert (found.status, found.one("X-Arv-Balance")) == (503, "connections-full")
+            assert second.at_end()
+        assert first.post(b"x").status == 200
 
 
 def test_client_certificates_are_asked_for(ca: trustme.CA, pems: list[bytes], node: Upstream) -> None:

@@ -4,6 +4,7 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 from itertools import pairwise
+from typing import Any
 
 import pytest
 
@@ -145,18 +146,27 @@ def test_a_client_that_leaves_while_parked_is_dropped() -> None:
         assert not node.requests
 
 
-def test_a_half_closed_parked_client_costs_no_cpu() -> None:
+def burnt_by_a_half_closed_parked_client(seconds: float, **more: Any) -> float:
     snapshot = snapshot_of(1)
     snapshot = replace(snapshot, limits=replace(snapshot.limits, half_close=True))
-    with running(snapshot, healthy=False) as worker, Client(worker.connect()) as client:
+    with running(snapshot, healthy=False, **more) as worker, Client(worker.connect()) as client:
         client.send(request("/"))
         wait_until(lambda: worker.board.cell(W_PARKED) == 1)
         client.sock.shutdown(1)
         time.sleep(0.2)
-        before = worker.cpu_s()
-        time.sleep(1.0)
-        assert worker.cpu_s() - before <= 0.03
+        burnt = worker.cpu_s_within(seconds)
         assert worker.board.cell(W_PARKED) == 1
+        return burnt
+
+
+@pytest.mark.parametrize("seconds", [1, pytest.param(5, marks=pytest.mark.slow)])
+def test_a_half_closed_parked_client_costs_no_cpu(seconds: int) -> None:
+    assert burnt_by_a_half_closed_parked_client(seconds) <= 0.05
+
+
+def test_a_half_closed_parked_client_would_make_the_worker_spin_if_the_interest_were_kept() -> None:
+    """The negative control of the test above."""
+    assert burnt_by_a_half_closed_parked_client(1, module="tests.support.spinning_worker") > 0.1
 
 
 def test_a_parked_body_is_sent_after_the_release() -> None:

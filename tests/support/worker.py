@@ -87,8 +87,11 @@ class Worker:
         pems: Iterable[bytes] = (),
         env: dict[str, Any] | None = None,
         log_fd: int | None = None,
+        module: str = "balancer.worker",
+        flags: str = os.environ.get("WORKER_FLAGS", "-X dev"),
     ) -> None:
         self.board = board
+        self._command = [sys.executable, *flags.split(), "-P", "-m", module]
         self.slot = slot
         self.snapshot = snapshot
         self.pems = list(pems)
@@ -120,7 +123,7 @@ class Worker:
         }
         passed = [self.board.board.fd, *self.board.wakes, *fds, log, *(s.fileno() for s in self.sockets.values())]
         process = subprocess.Popen(
-            [sys.executable, *os.environ.get("WORKER_FLAGS", "-X dev").split(), "-P", "-m", "balancer.worker"],
+            self._command,
             env={**os.environ, "ARV_BALANCE_CHILD": json.dumps(given), "PYTHONPATH": str(ROOT)},
             pass_fds=passed,
             stderr=subprocess.PIPE,
@@ -197,6 +200,12 @@ class Worker:
         """CPU seconds used so far."""
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
+
+    def cpu_s_within(self, seconds: float) -> float:
+        """CPU seconds used while so many pass: what is burnt by doing nothing is the measure."""
+        before = self.cpu_s()
+        time.sleep(seconds)
+        return self.cpu_s() - before
 
     def rss_kib(self) -> int:
         """Resident memory now."""
