@@ -19,7 +19,7 @@ from apiserver.store.queries import load
 
 logger = logging.getLogger(__name__)
 _QUERIES = load("jobs")
-_SEED = load("seeds")["job"]
+_SEEDS = load("seeds")
 LEASE_S = 30.0
 POLL_S = 1.0
 
@@ -142,7 +142,9 @@ class Jobs:
 async def seed(session: Session, jobs: Mapping[str, Periodic]) -> None:
     """Make the rows of the jobs; a changed interval is taken over."""
     for name, job in jobs.items():
-        await session.execute(_SEED, name, timedelta(seconds=job.every_s))
+        every = timedelta(seconds=job.every_s)
+        await session.execute(_SEEDS["job"], name, every)
+        await session.execute(_SEEDS["job_interval"], name, every)
 
 
 async def listed(session: Session) -> list[Row]:

@@ -53,6 +53,7 @@ async def prepare(settings: Settings, steps: Sequence[Migration]) -> list[Migrat
     async with Store(database_settings(settings)) as store, store.session() as session:
         applied = await migrate(session, steps)
         await seeds.plant(session, settings)
+        await seeds.renumber(session)
         await seed(session, Maintenance(Context(settings, Registry())).jobs())
         return applied
 

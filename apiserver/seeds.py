@@ -2,6 +2,7 @@
 
 from apiserver import permissions
 from apiserver.names import (
+    SYSTEM_SUFFIX,
     all_users_group,
     anonymous_group,
     anonymous_user,
@@ -19,6 +20,8 @@ async def plant(session: Session, settings: Settings) -> None:
     """Make what is missing; running it again, or on several nodes at once, changes nothing."""
     cluster = settings.cluster
     root = system_user(cluster)
+    if await _is_planted(session, cluster):  # the usual start waits for nobody's lock
+        return
     async with session.transaction([Lock.PERMISSIONS]):
         made = 0
         for uuid, email, first, last, admin, name in (
@@ -43,6 +46,16 @@ async def plant(session: Session, settings: Settings) -> None:
         await session.execute(_QUERIES["empty_collection"], empty, root)
         if made:
             await permissions.refresh_all(session)
-        # Rows of a dump of another server may carry transaction numbers that this one has not reached: they would
-        # never be below the horizon of the events.
-        await session.execute(_QUERIES["renumber"])
+
+
+async def _is_planted(session: Session, cluster: str) -> bool:
+    """Return whether the last of these objects is there: they come in one transaction."""
+    return bool(await session.value(_QUERIES["planted"], f"{cluster}-4zz18-{SYSTEM_SUFFIX}", all_users_group(cluster)))
+
+
+async def renumber(session: Session) -> None:
+    """Bring the log rows of a restored database below the horizon of the events.
+
+    Rows of a dump of another server may carry transaction numbers that this one has not reached.
+    """
+    await session.execute(_QUERIES["renumber"])

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from apiserver.jobs import Jobs, Periodic, Run, SupersededError, seed
+from apiserver.jobs import Jobs, Periodic, Run, SupersededError, ask_for, seed
 from apiserver.node import prepare
 from apiserver.settings import AuditLogs
 from apiserver.store.pool import DatabaseSettings, Session, Store
@@ -114,6 +114,29 @@ async def test_a_failed_run_keeps_its_slot_and_says_why(store: Store) -> None:
     assert row is not None
     assert "no luck" in row["last_error"]
     assert row["due"]
+
+
+async def test_who_asks_for_a_job_while_it_runs_gets_another_run(store: Store) -> None:
+    await _seed(store)
+
+    async def job(run: Run) -> None:
+        await _write(run)
+        if run.run_no == 1:
+            async with store.session() as session:
+                await ask_for(session, "t")
+
+    ran = [await node.run_one("t") for node in _nodes(store, job)]
+    assert ran == [True, True, False]
+    assert await _numbers(store) == [1, 2]
+
+
+async def test_a_node_starts_while_a_transaction_of_another_is_open(api_database: str, store: Store) -> None:
+    await prepare(settings(api_database), STEPS)
+    async with store.session() as session, session.transaction():
+        for table in ("periodic_job SET run_no = run_no", "users SET prefs = '{}'", "groups SET name = name"):
+            await session.execute(f"UPDATE {table}")
+        async with asyncio.timeout(4):  # waiting for a lock would take 5 s and then fail
+            await prepare(settings(api_database), STEPS)
 
 
 async def test_the_sweep_marks_and_deletes_what_is_over(root: Client, store: Store) -> None:

@@ -6,8 +6,8 @@ import os
 import signal
 import subprocess
 import sys
-from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -195,21 +195,21 @@ class Processes:
     config: dict[str, Any]
     nodes: list[Process] = field(default_factory=list)
 
-    def start(self, *, env: Mapping[str, str] | None = None, **more: Any) -> Process:
+    def start(self, *, env: Mapping[str, str] | None = None, inside: Sequence[str] = (), **more: Any) -> Process:
         """Start one and wait until it is ready. Blocking: use it outside the loop or in a thread."""
-        node = self.launch(env=env, **more)
+        node = self.launch(env=env, inside=inside, **more)
         node.await_ready()
         return node
 
-    def launch(self, *, env: Mapping[str, str] | None = None, **more: Any) -> Process:
-        """Start one; it is not ready yet."""
+    def launch(self, *, env: Mapping[str, str] | None = None, inside: Sequence[str] = (), **more: Any) -> Process:
+        """Start one; it is not ready yet. `inside` goes before its command: it runs in a network of its own."""
         number = len(self.nodes)
         path = self.folder / f"node{number}.yml"
         path.write_text(json.dumps({**self.config, **more}))
         log = self.folder / f"node{number}.log"
         with log.open("w") as sink:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "balancer.cli", "api", "--config", str(path)],
+                [*inside, sys.executable, "-P", "-m", "balancer.cli", "api", "--config", str(path)],
                 stdout=subprocess.PIPE, stderr=sink, text=True, env={**os.environ, **(env or {})},
             )  # fmt: skip
         node = Process(process, "", log)
@@ -250,6 +250,12 @@ def processes(tmp_path: Path, api_database: str) -> Iterator[Processes]:
 
 @asynccontextmanager
 async def client_of(*bases: str) -> AsyncIterator[list[Client]]:
-    """Yield one root client a base URL."""
-    async with aiohttp.ClientSession() as http:
-        yield [Client(base, http) for base in bases]
+    """Yield one root client a base URL; `http://unix:/path` is a node on a Unix socket."""
+    async with AsyncExitStack() as stack:
+        found = []
+        for base in bases:
+            path = base.partition("//unix:")[2]
+            connector = aiohttp.UnixConnector(path) if path else None
+            http = await stack.enter_async_context(aiohttp.ClientSession(connector=connector))
+            found.append(Client("http://node" if path else base, http))
+        yield found

@@ -15,11 +15,12 @@ UPDATE periodic_job SET lease_until = clock_timestamp() + make_interval(secs => 
 UPDATE periodic_job SET cursor = $3::jsonb WHERE name = $1 AND run_no = $2;
 
 -- name: done
--- The next slot on the grid: no drift, missed slots become one.
+-- The next slot on the grid: no drift, missed slots become one. Who asked for a run during this one gets another.
 UPDATE periodic_job
    SET lease_until = NULL, finished = clock_timestamp(), cursor = NULL, last_error = $3, last_rows = $4,
-       next_at = next_at + (floor(extract(epoch FROM clock_timestamp() - next_at)
-                                  / extract(epoch FROM every)) + 1) * every
+       next_at = CASE WHEN next_at > started THEN next_at ELSE
+                 next_at + (floor(extract(epoch FROM clock_timestamp() - next_at)
+                                  / extract(epoch FROM every)) + 1) * every END
  WHERE name = $1 AND run_no = $2;
 
 -- name: failed
