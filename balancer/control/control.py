@@ -27,7 +27,7 @@ from balancer.control.intents import IntentStore
 from balancer.control.link import Link
 from balancer.control.pauses import Pauses
 from balancer.control.plans import address_fault, plans
-from balancer.control.probe import HttpClient, Result
+from balancer.control.probe import Result
 from balancer.control.prober import Prober
 from balancer.control.publisher import Publisher, PublishError
 from balancer.control.reload import Reader
@@ -77,8 +77,7 @@ class Control:
         self._addresses = Addresses()
         parts = Parts(outside.publisher, outside.intents, self._addresses, outside.events, outside.clock)
         self._site = Site(parts, followers=[self], workers=outside.workers)
-        self._client = HttpClient()
-        self._prober = Prober(client=self._client, board=outside.board, watcher=self, now=outside.clock.now)
+        self._prober = Prober(board=outside.board, watcher=self, now=outside.clock.now)
         self._reader = Reader(self._site, outside.config, outside.events, outside.clock, last_good=outside.last_good)
         self._vault = Vault(self._unreadable)
         self._versions = Versions(outside.versions, outside.events)
@@ -95,7 +94,6 @@ class Control:
         self._upgrades = Upgrades(
             site=self._site,
             prober=self._prober,
-            client=self._client,
             versions=self._versions,
             trend=self._trend,
             journal=outside.upgrade,
@@ -234,7 +232,6 @@ class Control:
     # --- life -----------------------------------------------------------------------------------------------
 
     async def __aenter__(self) -> Self:
-        await self._stack.enter_async_context(self._client)
         await self._stack.enter_async_context(self._prober)
         self._stack.push_async_callback(self._stores.close)
         self._stack.push_async_callback(self._api.close)

@@ -7,7 +7,8 @@ from pathlib import Path
 
 from balancer.config.schema import Config
 from balancer.control.addresses import Addresses, is_literal
-from balancer.control.probe import Expectation, Target
+from balancer.control.httpclient import Target
+from balancer.control.probe import Expectation
 from balancer.control.prober import Plan
 from balancer.core.health import Thresholds
 from balancer.model import Admin, Node, Snapshot

@@ -12,10 +12,9 @@ from datetime import datetime
 from types import TracebackType
 from typing import Protocol, Self
 
-import aiohttp
-
 from balancer.control.board import Board
-from balancer.control.probe import Expectation, HttpClient, Result, Target, check
+from balancer.control.httpclient import NoAnswerError, Target, get
+from balancer.control.probe import Expectation, Result, check
 from balancer.control.versions import identity
 from balancer.core import health as rules
 from balancer.core.versions import Reading
@@ -24,6 +23,7 @@ from balancer.model import Health
 logger = logging.getLogger(__name__)
 
 SPREAD = 0.1  # checks are moved by up to this share of the interval, so that balancers do not beat in step
+STEP = 0.1  # and begin at whole multiples of this share: waking up costs as much as a check, so that many share it
 VERSION_S = 15.0
 VERSION_BYTES = 4 << 20  # a discovery document is some hundred kilobytes
 AFTER_REFUSAL_S = 0.2  # at most this often by what workers see, however many requests fail
@@ -84,8 +84,7 @@ class _Watch:
 class Prober(AbstractAsyncContextManager["Prober"]):
     """Holds what is known of the nodes' health. `set_plans` starts and ends their checks."""
 
-    def __init__(self, *, client: HttpClient, board: Board, watcher: Watcher, now: Callable[[], datetime]) -> None:
-        self._client = client
+    def __init__(self, *, board: Board, watcher: Watcher, now: Callable[[], datetime]) -> None:
         self._board = board
         self._watcher = watcher
         self._now = now
@@ -170,7 +169,7 @@ class Prober(AbstractAsyncContextManager["Prober"]):
             if plan.target is None:
                 result = Result(ok=False, text=plan.fault)
             else:
-                result = await check(self._client, plan.target, plan.expect, timeout_s=plan.timeout_s)
+                result = await check(plan.target, plan.expect, timeout_s=plan.timeout_s)
             if result.ok and self._wants_version(watch):
                 await self._read_version(watch)
             watch.is_answering, watch.is_looked_at = result.ok, True
@@ -189,8 +188,8 @@ class Prober(AbstractAsyncContextManager["Prober"]):
         plan, version = watch.plan, ""
         if plan.version_target is None:
             return
-        with suppress(OSError, aiohttp.ClientError, ValueError):  # unreadable is unknown, and said so by ""
-            status, body = await self._client.get(plan.version_target, timeout_s=plan.timeout_s, limit=VERSION_BYTES)
+        with suppress(NoAnswerError, ValueError):  # unreadable is unknown, and said so by ""
+            status, body = await get(plan.version_target, timeout_s=plan.timeout_s, limit=VERSION_BYTES)
             if status == 200:
                 version = identity(json.loads(body), plan.version_members)
         watch.version_at_s = time.monotonic()
@@ -215,8 +214,9 @@ class Prober(AbstractAsyncContextManager["Prober"]):
         interval_s = min(plan.fast_interval_s, plan.interval_s) if hurried else plan.interval_s
         spread = 1 + SPREAD * (random.random() * 2 - 1)  # noqa: S311 - not a secret
         began = time.monotonic()
+        step_s = interval_s * STEP
         try:
-            async with asyncio.timeout(interval_s * spread):
+            async with asyncio.timeout_at(round((began + interval_s * spread) / step_s) * step_s):
                 await watch.wake.wait()
         except TimeoutError:
             return
@@ -227,14 +227,15 @@ class Prober(AbstractAsyncContextManager["Prober"]):
     def _take(self, watch: _Watch, result: Result) -> None:
         plan, seen = watch.plan, watch.seen
         state = rules.after_check(seen.state, plan.thresholds, passed=result.ok, refused=result.refused)
-        watch.seen = replace(seen, result=result, at=self._now())
+        watch.seen = Seen(seen.state, result, self._now(), seen.since)
         self._change(watch, state, result.text, "check")
         self._board.verdict(plan.slot, state.health, check_ok=result.ok)
         self._watcher.checked(plan.name, result)
 
     def _change(self, watch: _Watch, state: rules.NodeHealth, why: str, cause: str) -> None:
         old = watch.seen.state.health
-        watch.seen = replace(watch.seen, state=state)
+        if state is not watch.seen.state:
+            watch.seen = replace(watch.seen, state=state)
         if state.health is not old:
             watch.seen = replace(watch.seen, since=self._now())
             self._board.word(watch.plan.slot, state.health)

@@ -58,6 +58,8 @@ def after_check(node: NodeHealth, limits: Thresholds, *, passed: bool, refused: 
         counter = limits.rise + limits.fall - 1 if passed else 0
     else:
         counter = _count(node.counter, limits, passed=passed)
+        if passed and counter == node.counter and not (node.check_refused or node.live_refused):
+            return _judged(node, limits)  # one good check more: nearly all are
     node = replace(
         node, counter=counter, check_refused=refused and not passed, live_refused=0 if passed else node.live_refused
     )
@@ -97,7 +99,8 @@ def _down_if_nobody_listens(node: NodeHealth) -> NodeHealth:
 def _judged(node: NodeHealth, limits: Thresholds) -> NodeHealth:
     up = Event.UP_BUT_DIFFERS if node.differs else Event.UP
     event = up if node.counter >= limits.rise else Event.DOWN
-    return replace(node, health=TRANSITIONS[node.health][event])
+    health = TRANSITIONS[node.health][event]
+    return node if node.health is health else replace(node, health=health)
 
 
 def in_transition(node: NodeHealth, limits: Thresholds) -> bool:

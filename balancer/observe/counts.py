@@ -26,6 +26,8 @@ def total(board: sb.Scoreboard, rows: Iterable[int], offset: int) -> int:
 def totals(board: sb.Scoreboard, rows: Iterable[int], offset: int, length: int) -> tuple[int, ...]:
     """Return the sums of neighbouring cells over rows."""
     parts = [board.cells[sb.row(slot) + offset : sb.row(slot) + offset + length].tolist() for slot in rows]
+    if len(parts) == 1:
+        return tuple(parts[0])
     return tuple(map(sum, zip(*parts, strict=True))) if parts else (0,) * length
 
 

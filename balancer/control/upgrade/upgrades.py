@@ -11,11 +11,10 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
-import aiohttp
-
 from balancer import scoreboard as sb
+from balancer.control.httpclient import NoAnswerError, get
 from balancer.control.intents import Kind
-from balancer.control.probe import HttpClient, check, lookup
+from balancer.control.probe import check, lookup
 from balancer.control.prober import Prober
 from balancer.control.site import Site
 from balancer.control.upgrade import machine
@@ -76,7 +75,6 @@ class Upgrades:
         *,
         site: Site,
         prober: Prober,
-        client: HttpClient,
         versions: Versions,
         trend: Rates,
         journal: Journal,
@@ -84,7 +82,6 @@ class Upgrades:
         self._site = site
         self._board = site.parts.publisher.board
         self._prober = prober
-        self._client = client
         self._versions = versions
         self._events = site.parts.events
         self._trend = trend
@@ -151,13 +148,11 @@ class Upgrades:
             raise RefusedError(f"there is no node {name}")
         if plan.target is None:
             return {"schema": SCHEMA, "node": name, "ok": False, "text": plan.fault, "version": "", "members": {}}
-        result = await check(self._client, plan.target, plan.expect, timeout_s=plan.timeout_s)
+        result = await check(plan.target, plan.expect, timeout_s=plan.timeout_s)
         found: Any = None
         if result.ok and plan.version_target is not None:
-            with suppress(OSError, aiohttp.ClientError, ValueError):  # unreadable is unknown
-                status, body = await self._client.get(
-                    plan.version_target, timeout_s=plan.timeout_s, limit=VERSION_BYTES
-                )
+            with suppress(NoAnswerError, ValueError):  # unreadable is unknown
+                status, body = await get(plan.version_target, timeout_s=plan.timeout_s, limit=VERSION_BYTES)
                 found = json.loads(body) if status == 200 else None
         members = {name: lookup(found, name) for name in plan.version_members} if isinstance(found, dict) else {}
         version = identity(found, plan.version_members)
