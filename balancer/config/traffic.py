@@ -38,7 +38,7 @@ class Balance(Section):
 
 
 class Budget(Section):
-    """Retries are a share of the requests, so that a sick cluster is not buried by them."""
+    """Retries are a share of the requests over all workers, so that a sick cluster is not buried by them."""
 
     ratio: Share = Field(Share(0.2), description="Retries per request over the window.")
     window: Annotated[Duration, within("1s", "1h")] = Field(Duration(10), description="Length of the window.")

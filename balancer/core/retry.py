@@ -132,47 +132,34 @@ def _why_safe(failed: FailedAttempt) -> str:
 
 @dataclass(slots=True)
 class Budget:
-    """How many retries a worker may make: a share of its exchanges in a sliding window, and always `minimum`.
+    """How many retries the balancer may make: a share of its exchanges in a sliding window, and always `minimum`.
 
-    Stops retries from multiplying the load when all nodes fail. Fed with the worker's running total of exchanges, so
-    that an exchange without failure costs nothing here.
+    Stops retries from multiplying the load when all nodes fail. Fed with running totals over all workers, so that an
+    exchange without failure costs nothing here, and a worker that starts knows what the others spent.
     """
 
     ratio: float = 0.2
     window_s: float = 10.0
     minimum: int = 10
-    _samples: deque[tuple[float, int]] = field(default_factory=deque)  # (when, exchanges accepted so far)
-    _spent: deque[float] = field(default_factory=deque)
+    _samples: deque[tuple[float, int, int]] = field(default_factory=deque)  # (when, exchanges, retries so far)
 
-    @classmethod
-    def of(cls, policy: Retry) -> "Budget":
-        """Return the budget that the configuration describes."""
-        return cls(policy.budget_ratio, policy.budget_window_s, policy.budget_min)
+    def follow(self, policy: Retry) -> None:
+        """Use what the configuration says now."""
+        self.ratio, self.window_s, self.minimum = policy.budget_ratio, policy.budget_window_s, policy.budget_min
 
-    def sample(self, now_s: float, accepted: int) -> None:
-        """Note the running total of exchanges; call it about ten times a window."""
-        samples = self._samples
-        samples.append((now_s, accepted))
-        start = now_s - self.window_s
-        while len(samples) > 1 and samples[1][0] <= start:  # keep one from before the window: its left end
+    def sample(self, now_s: float, accepted: int, spent: int) -> None:
+        """Note the running totals; call it about twenty times a window."""
+        self._samples.append((now_s, accepted, spent))
+        self._forget(now_s)
+
+    def allows(self, now_s: float, accepted: int, spent: int) -> bool:
+        """Whether one more retry fits, after so many exchanges and retries so far."""
+        self._forget(now_s)
+        _, accepted_before, spent_before = self._samples[0] if self._samples else (0.0, 0, 0)
+        return spent - spent_before < max(self.minimum, int(self.ratio * (accepted - accepted_before)))
+
+    def _forget(self, now_s: float) -> None:
+        """Keep one sample from before the window: its left end."""
+        samples, start = self._samples, now_s - self.window_s
+        while len(samples) > 1 and samples[1][0] <= start:
             samples.popleft()
-
-    def allows(self, now_s: float, accepted: int) -> bool:
-        """Whether one more retry fits, with `accepted` exchanges so far."""
-        return self.spent(now_s) < self.limit(accepted)
-
-    def limit(self, accepted: int) -> int:
-        """Retries that the window allows in all."""
-        in_window = accepted - self._samples[0][1] if self._samples else accepted
-        return max(self.minimum, int(self.ratio * in_window))
-
-    def spent(self, now_s: float) -> int:
-        """Retries made in the window that ends now."""
-        spent = self._spent
-        while spent and spent[0] <= now_s - self.window_s:
-            spent.popleft()
-        return len(spent)
-
-    def spend(self, now_s: float) -> None:
-        """Book one retry."""
-        self._spent.append(now_s)

@@ -36,6 +36,10 @@ class Claims:
         """How many rows count."""
         return max(self._cells[H_ROWS], self.slot + 1)
 
+    def total(self, cell: int) -> int:
+        """Sum of a row cell over workers."""
+        return sum(self._cells[WORKERS + cell : WORKERS + cell + self.rows * ROW_CELLS : ROW_CELLS])
+
     def load(self, node: NodeState) -> int:
         """Exchanges at the node now, over all workers."""
         cells, first = self._cells, node_cell(0, node.slot) + N_IN_FLIGHT

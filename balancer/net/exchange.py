@@ -23,6 +23,7 @@ from balancer.scoreboard import (
     N_TLS,
     REJECT_REASONS,
     W_REJECTED,
+    W_RETRIES_BUDGETED,
     W_RETRIES_CONNECT,
     W_RETRIES_FAILED,
     W_RETRIES_REFUSED,
@@ -443,8 +444,7 @@ class Exchange:
         failed = FailedAttempt(
             failure, self.method, sent, self.downstream, self.body_held, reused, self.retries, others
         )
-        now = client.reactor.now
-        verdict = decide(failed, self.site.snapshot.retry, budget_left=worker.budget.allows(now / 1e9, worker.accepted))
+        verdict = decide(failed, self.site.snapshot.retry, budget_left=worker.may_retry())
         if not self.target.retry and failure is not Failure.CONNECT:
             self.give_up(failure, detail)
             return
@@ -466,7 +466,7 @@ class Exchange:
             case RetryKind.OTHER_NODE:
                 self.retries += 1
                 if verdict.costs_budget:
-                    worker.budget.spend(now / 1e9)
+                    worker.count(W_RETRIES_BUDGETED)
                 self._count_retry(failure)
                 first = failure is Failure.CONNECT and self.retries == 1
                 limit_s = min(BACKOFF_MAX_S, BACKOFF_S * 2 ** (self.retries - 1))

@@ -56,6 +56,7 @@ from balancer.scoreboard import (
     W_REJECTED,
     W_REQUEST_BYTES,
     W_RESPONSE_BYTES,
+    W_RETRIES_BUDGETED,
     W_RETRIES_RECOVERED,
     W_STATE,
     WORKERS,
@@ -98,7 +99,7 @@ class Plane:
         self.lot = ParkingLot(self)
         self.queue = Queue(self)
         self.tunnels = Tunnels(self)
-        self.budget = Budget.of(self.site.snapshot.retry)
+        self._budget = Budget()
         self.passed_over: dict[int, int] = {}
         self.closing = False
         self.final = False  # and the whole balancer with us
@@ -155,6 +156,14 @@ class Plane:
     def count(self, cell: int) -> None:
         """Add one to a cell of our row."""
         self.cells[self.row + cell] += 1
+
+    def may_retry(self) -> bool:
+        """Whether the budget that all workers share has a retry left; book it as `W_RETRIES_BUDGETED`.
+
+        Workers that ask at the same moment may pass it by one each.
+        """
+        total = self.claims.total
+        return self._budget.allows(self.reactor.now / 1e9, total(W_ACCEPTED), total(W_RETRIES_BUDGETED))
 
     # --- connections --------------------------------------------------------------------------------------------
 
@@ -237,7 +246,7 @@ class Plane:
                 state.pool_open = False
                 state.close_idle()
         self._set_tunnel_ends()
-        self.budget = Budget.of(snapshot.retry) if snapshot.retry != old_site.snapshot.retry else self.budget
+        self._budget.follow(snapshot.retry)
         if snapshot.access_log.path != old_site.snapshot.access_log.path:
             self.log.open_path(snapshot.access_log.path)
         self._apply_listeners(snapshot)
@@ -396,7 +405,7 @@ class Plane:
         reactor.turns = 0
         cells[row + W_LOOP_LAG_MAX_NS] = max(cells[row + W_LOOP_LAG_MAX_NS], reactor.lag_max_ns)
         self.clock.adjust()
-        self.budget.sample(now / 1e9, self.accepted)
+        self._budget.sample(now / 1e9, self.claims.total(W_ACCEPTED), self.claims.total(W_RETRIES_BUDGETED))
         cells[row + W_LOG_LINES] += self.log.take_written()
         dropped = self.log.take_dropped()
         if dropped:

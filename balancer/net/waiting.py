@@ -78,11 +78,6 @@ class Line:
         cells[self._row + self._head_cell] = head.ticket if head is not None else 0
         self.plane.waiting = bool(self.plane.lot.exchanges or self.plane.queue.exchanges)
 
-    def total(self, cell: int) -> int:
-        """Sum of a row cell over workers."""
-        rows = self.plane.claims.rows
-        return sum(self.plane.cells[WORKERS + cell : WORKERS + cell + rows * ROW_CELLS : ROW_CELLS])
-
     def older_elsewhere(self, ticket: int) -> int | None:
         """Return the slot of another live worker whose head is older than `ticket`."""
         cells, head = self.plane.cells, self._head_cell
@@ -108,7 +103,7 @@ class Queue(Line):
     def enqueue(self, exchange: "Exchange") -> None:
         """Wait for room, or be refused."""
         rules = exchange.site.snapshot.queue
-        if self.total(W_QUEUED) >= rules.max:
+        if self.plane.claims.total(W_QUEUED) >= rules.max:
             exchange.answer(Cause.QUEUE_FULL)
             return
         first = not exchange.ticket
@@ -182,7 +177,8 @@ class ParkingLot(Line):
         rules = exchange.site.snapshot.park
         size = len(exchange.head) + len(exchange.body) + len(client.data)
         address = exchange.client_address or client.peer
-        now = parking.Parked(self.total(W_PARKED), self.total(W_PARKED_BYTES), self.by_client[address])
+        total = plane.claims.total
+        now = parking.Parked(total(W_PARKED), total(W_PARKED_BYTES), self.by_client[address])
         trusted = client.is_trusted(exchange.site)
         if parking.admit(rules, now, size, client_trusted=trusted) is not None:
             exchange.why = why

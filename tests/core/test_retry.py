@@ -101,35 +101,44 @@ def test_a_post_takes_no_connection_that_may_be_closing() -> None:
 
 
 def test_the_budget_allows_its_minimum_at_no_load() -> None:
-    budget = Budget.of(POLICY)
-    for _ in range(10):
-        assert budget.allows(5.0, 0)
-        budget.spend(5.0)
-    assert not budget.allows(14.9, 0)
-    assert budget.allows(15.0, 0)
+    budget = Budget()
+    budget.follow(POLICY)
+    budget.sample(5.0, 0, 0)
+    assert [budget.allows(5.0, 0, spent) for spent in (0, 9, 10)] == [True, True, False]
+    budget.sample(5.5, 0, 10)
+    assert not budget.allows(15.4, 0, 10)
+    assert budget.allows(15.5, 0, 10)
 
 
 def test_the_budget_grows_with_the_exchanges_of_the_window() -> None:
     budget = Budget()
     for second in range(60):
-        budget.sample(float(second), second * 100)
-    assert budget.limit(6000) == 220  # 1100 exchanges since second 49
+        budget.sample(float(second), second * 100, 0)
+    assert budget.allows(59.0, 6000, 219)  # 1100 exchanges since second 49
+    assert not budget.allows(59.0, 6000, 220)
     for second in range(60, 100):
-        budget.sample(float(second), 6000)
-    assert budget.limit(6000) == 10
+        budget.sample(float(second), 6000, 220)
+    assert not budget.allows(99.0, 6000, 230)
 
 
-@given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 200), st.booleans()), max_size=80))
-def test_retries_in_a_window_never_pass_the_share(script: list[tuple[float, int, bool]]) -> None:
+def test_a_worker_that_starts_knows_what_the_others_spent_since() -> None:
+    budget = Budget()
+    budget.sample(100.0, 5000, 77)
+    assert budget.allows(101.0, 5010, 77 + 9)
+    assert not budget.allows(101.0, 5010, 77 + 10)
+
+
+@given(st.lists(st.tuples(st.floats(0, 2), st.integers(0, 200), st.integers(0, 3), st.booleans()), max_size=80))
+def test_retries_in_a_window_never_pass_the_share(script: list[tuple[float, int, int, bool]]) -> None:
     budget, now, accepted = Budget(), 0.0, 0
     made: list[float] = []
     totals = [(0.0, 0)]
-    for step, more, wants in script:
+    for step, more, others, wants in script:
         now, accepted = now + step, accepted + more
-        budget.sample(now, accepted)
+        made += [now] * others  # by other workers
+        budget.sample(now, accepted, len(made))
         totals.append((now, accepted))
-        if wants and budget.allows(now, accepted):
-            budget.spend(now)
+        if wants and budget.allows(now, accepted, len(made)):
             made.append(now)
             before = max(total for at, total in totals if at <= max(0.0, now - 12.0))  # a sample may be 2 s old
             spent = sum(at > now - 10 for at in made)

@@ -1,5 +1,6 @@
 """Attempts that fail: what is tried again, where, and what the client gets."""
 
+import contextlib
 import socket
 import time
 from dataclasses import replace
@@ -169,6 +170,31 @@ def test_retries_stop_at_their_number_and_their_budget() -> None:
             assert sum(len(node.requests) for node in (a, b, c, d)) == 4
             wait_until(lambda: worker.board.cell(W_OUT_US) == 2)
             balanced(worker)
+
+
+def retries_of_two_workers(*, shared: bool) -> int:
+    """How often two workers try again what one node resets, with a budget of five."""
+    with Upstream(steps(Reset())) as bad, Upstream(steps(Reset())) as worse:
+        snapshot = snapshot_of(bad.port, worse.port, retry=Retry(retries=1, budget_min=5, budget_ratio=0.0))
+        with running(snapshot) as first, contextlib.ExitStack() as stack:
+            second = stack.enter_context(running(snapshot)) if not shared else None
+            if second is None:
+                second = Worker(snapshot, first.board, slot=1).wait_ready()
+                stack.callback(second.close)
+            for _ in range(10):
+                for worker in (first, second):
+                    with Client(worker.connect()) as client:
+                        assert client.get("/").status == 502
+        return len(bad.requests) + len(worse.requests) - 20
+
+
+def test_all_workers_share_one_retry_budget() -> None:
+    assert retries_of_two_workers(shared=True) == 5
+
+
+def test_without_a_shared_scoreboard_each_worker_would_have_a_budget_of_its_own() -> None:
+    """The negative control of the test above."""
+    assert retries_of_two_workers(shared=False) == 10
 
 
 def test_outcomes_are_a_closed_list() -> None:
