@@ -150,10 +150,11 @@ def add(
         say(f"It is kept over restarts; write it into the configuration, or undo: arv-balance nodes remove {node}")
 
 
-@app.command()
+@app.command(epilog="Example: `arv-balance nodes remove api2 --now --reason 'disk full'`")
 def remove(
     node: NodeArgument,
     reason: options.ReasonOption = "",
+    now: Annotated[bool, typer.Option("--now", help="End by force what is under way there, at once.")] = False,
     force: options.ForceOption = False,
     yes: options.YesOption = False,
     dry_run: options.DryRunOption = False,
@@ -166,12 +167,15 @@ def remove(
 ) -> None:
     """Drain a node and let go of it. One of the configuration stays away until `nodes forget`."""
     client = connect(admin, admin_token_file)
-    body = {"reason": reason, "force": force}
+    body = {"reason": reason, "force": force, "now": now}
     planned = _act(client, node, "remove", body | {"dry_run": True})
+    consequence = planned["consequence"]
+    if now:
+        consequence += f"; {_busy(client.get(_path(node)))} under way there end by force"
     if dry_run:
-        _told(planned, as_json, f"{node} would be removed: {planned['consequence']}")
+        _told(planned, as_json, f"{node} would be removed: {consequence}")
         return
-    confirm(f"Remove {node}: {planned['consequence']}.", yes=yes, is_machine=as_json, word=_worst(client, force))
+    confirm(f"Remove {node}: {consequence}.", yes=yes, is_machine=as_json, word=_worst(client, force))
     answer = _act(client, node, "remove", body)
     if no_wait:
         _told(answer, as_json, f"{node} {answer['state']}: {answer['consequence']}")
@@ -198,11 +202,15 @@ def forget(
     _told(answer, as_json, f"{node}  {changes} {would}; it is {answer['state']}")
 
 
-def _act(client: Client, node: str, verb: str, body: Document) -> Document:
+def _path(node: str) -> str:
     from urllib.parse import quote
 
+    return f"/v1/nodes/{quote(node, safe='')}"
+
+
+def _act(client: Client, node: str, verb: str, body: Document) -> Document:
     sent = {name: value for name, value in body.items() if value not in (None, "")}
-    return client.post(f"/v1/nodes/{quote(node, safe='')}/{verb}", sent)
+    return client.post(f"{_path(node)}/{verb}", sent)
 
 
 def _told(answer: Document, as_json: bool, text: str) -> None:

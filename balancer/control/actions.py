@@ -34,13 +34,17 @@ class GuardError(RefusedError):
 
 @dataclass(frozen=True, slots=True)
 class Request:
-    """Who asks for an action and on which terms. `cut`: a drain ends by force what is left after drain.timeout."""
+    """Who asks for an action and on which terms.
+
+    cut: end by force what is left after drain.timeout. now: the same, at once.
+    """
 
     who: str
     reason: str = ""
     until: datetime | None = None
     force: bool = False
     cut: bool = False
+    now: bool = False
     dry_run: bool = False
 
 
@@ -143,7 +147,10 @@ class NodeActions:
 
     async def _take_out(self, kind: Kind, name: str, request: Request) -> Done:
         self._known(name)
-        if self._site.intents.get(kind, name):
+        settings = {"cut": True} if request.cut or request.now else {}
+        settings |= {"now": True} if request.now else {}
+        stands = self._site.intents.get(kind, name)
+        if stands and settings.keys() <= stands.settings.keys():
             return self._done(name, changed=False, consequence=f"it was {self._done(name).state} already")
         consequence = self.consequence(name)
         self._guard(name, request)
@@ -151,7 +158,6 @@ class NodeActions:
 
             def edit(intents: Intents) -> Intents:
                 self._guard(name, request)  # again, under the lock: another operator may have been quicker
-                settings = {"cut": True} if request.cut else {}
                 return intents.with_(self._intent(kind, name, request, **settings))
 
             await self._site.change(edit)

@@ -5,6 +5,7 @@ from datetime import datetime
 
 from balancer.config.overlay import AddedNode, Holder, NodeIntent, Overlay
 from balancer.control.intents import Intent, Intents, Kind
+from balancer.core import drain
 from balancer.model import Admin, Pause
 
 
@@ -27,11 +28,11 @@ def overlay(
 
 def admin_of(intents: Intents, name: str, *, is_done: bool) -> Admin:
     """Return what people decided about a node."""
-    if intents.get(Kind.REMOVE, name):
-        return Admin.REMOVED if is_done else Admin.DRAINING
-    if intents.get(Kind.DRAIN, name):
-        return Admin.DRAINED if is_done else Admin.DRAINING
-    return Admin.ENABLED
+    return drain.admin(
+        is_drained=intents.get(Kind.DRAIN, name) is not None,
+        is_removed=intents.get(Kind.REMOVE, name) is not None,
+        is_empty=is_done,
+    )
 
 
 def release_rate(intents: Intents) -> float | None:

@@ -5,9 +5,9 @@ import logging
 
 from balancer.control.actions import is_drained
 from balancer.control.events import EventLog
-from balancer.control.intents import Intents, Kind
+from balancer.control.intents import Intent, Intents, Kind
 from balancer.control.site import Site
-from balancer.core import drain
+from balancer.core.drain import Remaining, StepKind, decide
 from balancer.errors import BalanceError
 from balancer.model import Admin
 
@@ -103,13 +103,19 @@ class Upkeep:
             node = self._site.node(intent.node) if intent.settings.get("cut") else None
             if node is None or node.admin is not Admin.DRAINING:
                 continue
-            publisher, limits = self._site.parts.publisher, self._site.snapshot.drain
-            elapsed_s = (self._site.parts.clock.now() - intent.at).total_seconds()
-            left = drain.Remaining(publisher.board.in_flight(node.slot), publisher.board.tunnels(node.slot))
-            closed = elapsed_s >= limits.tunnel_grace_s
-            step = drain.decide(left, limits, elapsed_s, may_cut=True, tunnels_closed=closed)
-            if step.kind is drain.StepKind.CUT and await publisher.cut(node.name):
-                self._events.add("node-cut", f"{node.name}: {step.reason}; cut", node=node.name, level="warning")
+            publisher = self._site.parts.publisher
+            left = Remaining(publisher.board.in_flight(node.slot), publisher.board.tunnels(node.slot))
+            reason = f"{left} left" if intent.settings.get("now") and left else self._overdue(left, intent)
+            if reason and await publisher.cut(node.name):
+                self._events.add("node-cut", f"{node.name}: {reason}; cut", node=node.name, level="warning")
+
+    def _overdue(self, left: Remaining, intent: Intent) -> str:
+        """Return why what is left has to be cut, "" while it has not."""
+        limits = self._site.snapshot.drain
+        elapsed_s = (self._site.parts.clock.now() - intent.at).total_seconds()
+        closed = elapsed_s >= limits.tunnel_grace_s
+        step = decide(left, limits, elapsed_s, may_cut=True, tunnels_closed=closed)
+        return step.reason if step.kind is StepKind.CUT else ""
 
     def _is_gone(self, name: str) -> bool:
         """An added node that is removed leaves no trace; one of the file stays known as removed."""

@@ -1,4 +1,4 @@
-"""Ending exchanges politely: what people may decide about a node, what still runs, when it is over.
+"""Ending exchanges politely: what people decided about a node, what still runs, when it is over.
 
 Used for a node (`nodes drain`), for a pause, and for a whole worker at its stop.
 """
@@ -9,36 +9,16 @@ from enum import StrEnum
 from balancer.model import Admin, Drain
 
 
-class Action(StrEnum):
-    """What moves a node along the admin axis."""
+def admin(*, is_drained: bool, is_removed: bool, is_empty: bool) -> Admin:
+    """Return the state of a node from what people want of it and whether anything is in flight there.
 
-    DRAIN = "drain"
-    EMPTIED = "emptied"  # nothing is in flight any more; observed, not ordered
-    ENABLE = "enable"
-    REMOVE = "remove"
-
-
-# A pair that is not here is refused: a removed node has to be added again; drained means emptied, not ordered.
-TRANSITIONS: dict[Admin, dict[Action, Admin]] = {
-    Admin.ENABLED: {
-        Action.DRAIN: Admin.DRAINING,
-        Action.ENABLE: Admin.ENABLED,
-        Action.REMOVE: Admin.REMOVED,
-    },
-    Admin.DRAINING: {
-        Action.DRAIN: Admin.DRAINING,
-        Action.EMPTIED: Admin.DRAINED,
-        Action.ENABLE: Admin.ENABLED,
-        Action.REMOVE: Admin.REMOVED,
-    },
-    Admin.DRAINED: {
-        Action.DRAIN: Admin.DRAINED,
-        Action.EMPTIED: Admin.DRAINED,
-        Action.ENABLE: Admin.ENABLED,
-        Action.REMOVE: Admin.REMOVED,
-    },
-    Admin.REMOVED: {Action.REMOVE: Admin.REMOVED},
-}
+    A removed node is drained first, and counts as removed once it is empty.
+    """
+    if not is_drained and not is_removed:
+        return Admin.ENABLED
+    if not is_empty:
+        return Admin.DRAINING
+    return Admin.REMOVED if is_removed else Admin.DRAINED
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +27,9 @@ class Remaining:
 
     exchanges: int
     tunnels: int
+
+    def __bool__(self) -> bool:
+        return bool(self.exchanges or self.tunnels)
 
     def __str__(self) -> str:
         parts = [
@@ -86,7 +69,7 @@ def decide(remaining: Remaining, drain: Drain, elapsed_s: float, *, may_cut: boo
         may_cut: exchanges older than the timeout may be ended by force.
         tunnels_closed: CLOSE_TUNNELS was carried out already.
     """
-    if not remaining.exchanges and not remaining.tunnels:
+    if not remaining:
         return Step(StepKind.DONE, "nothing is in flight")
     if drain.timeout_s and elapsed_s >= drain.timeout_s:
         if may_cut:

@@ -1,32 +1,32 @@
-"""The admin axis as a table, and the steps of a drain."""
-
-from itertools import product
+"""The admin axis, and the steps of a drain."""
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from balancer.core.drain import TRANSITIONS, Action, Remaining, StepKind, decide
+from balancer.core.drain import Remaining, StepKind, admin, decide
 from balancer.model import Admin, Drain
 
 DRAIN = Drain(timeout_s=60.0, tunnel_grace_s=30.0)
 
 
-def test_every_pair_has_an_answer_or_is_refused_on_purpose() -> None:
-    missing = {(s, a) for s, a in product(Admin, Action) if a not in TRANSITIONS[s]}
-    assert missing == {
-        (Admin.ENABLED, Action.EMPTIED),
-        (Admin.REMOVED, Action.DRAIN),
-        (Admin.REMOVED, Action.EMPTIED),
-        (Admin.REMOVED, Action.ENABLE),
-    }
-
-
-def test_a_node_is_drained_only_when_it_is_empty() -> None:
-    assert TRANSITIONS[Admin.ENABLED][Action.DRAIN] is Admin.DRAINING
-    sources = {s for s, row in TRANSITIONS.items() for a, to in row.items() if to is Admin.DRAINED and s is not to}
-    assert sources == {Admin.DRAINING}
-    assert TRANSITIONS[Admin.DRAINING][Action.EMPTIED] is Admin.DRAINED
+@pytest.mark.parametrize(
+    ("is_drained", "is_removed", "is_empty", "state"),
+    [
+        (False, False, False, Admin.ENABLED),
+        (False, False, True, Admin.ENABLED),
+        (True, False, False, Admin.DRAINING),
+        (True, False, True, Admin.DRAINED),
+        (False, True, False, Admin.DRAINING),
+        (False, True, True, Admin.REMOVED),
+        (True, True, False, Admin.DRAINING),
+        (True, True, True, Admin.REMOVED),
+    ],
+)
+def test_a_node_is_drained_or_removed_only_when_it_is_empty(
+    is_drained: bool, is_removed: bool, is_empty: bool, state: Admin
+) -> None:
+    assert admin(is_drained=is_drained, is_removed=is_removed, is_empty=is_empty) is state
 
 
 @pytest.mark.parametrize(

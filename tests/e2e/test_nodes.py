@@ -1,5 +1,6 @@
 """Nodes come, go, drain and die while clients that never retry send requests."""
 
+import socket
 import time
 
 import pytest
@@ -72,6 +73,26 @@ def add_and_remove(site: Site, extra: NodeProcess, seconds: float) -> None:
         result = load.stop(seconds)
     result.assert_clean()
     assert result.by_node["api4"] > 20
+
+
+def test_a_node_that_is_removed_now_is_rid_of_what_is_under_way(site: Site) -> None:
+    with socket.create_connection(("127.0.0.1", site.port), 20) as client:
+        client.sendall(b"GET /long?delay=60 HTTP/1.1\r\nHost: x\r\n\r\n")
+        until(lambda: site.ledger().open == 1)
+        nodes = site.admin("GET", "/v1/nodes")["nodes"]
+        name = next(node["name"] for node in nodes if node["in_flight"])
+        would = site.cli("nodes", "remove", name, "--now", "--dry-run")
+        assert "1 under way there end by force" in would
+        site.admin("POST", f"/v1/nodes/{name}/remove", {})  # politely first; it would wait for drain.timeout
+        assert site.states()[name] == "draining"
+        site.cli("nodes", "remove", name, "--now", "--yes", "--timeout", "9s")
+        assert b" 503 " in client.recv(4096)
+    assert name not in site.states()
+    events = site.admin("GET", "/v1/events")["events"]
+    assert any(event["kind"] == "node-cut" and "1 exchange left" in event["text"] for event in events)
+    site.cli("nodes", "forget", name)
+    site.until_healthy(3)
+    site.assert_balanced()
 
 
 @pytest.mark.parametrize("under_load", ROUNDS)

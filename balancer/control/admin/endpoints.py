@@ -140,7 +140,7 @@ def _nodes(services: Services) -> list[Endpoint]:
                 ("drain", Role.OPERATOR, nodes.drain, "Give a node no new exchange", intent),
                 ("undrain", Role.OPERATOR, nodes.undrain, "Let a node serve again", intent),
                 ("weight", Role.OPERATOR, nodes.weight, "Change a node's share", schemas.WEIGHT_BODY),
-                ("remove", Role.ADMIN, nodes.remove, "Drain a node and let go of it", intent),
+                ("remove", Role.ADMIN, nodes.remove, "Drain a node and let go of it", schemas.REMOVE_BODY),
                 ("forget", Role.ADMIN, nodes.forget, "Drop what was changed about a node", intent),
             )
         ),

@@ -116,6 +116,7 @@ class NodeRoutes:
             until=self._until(call.body),
             force=bool(call.body.get("force")),
             cut=bool(call.body.get("cut")),
+            now=bool(call.body.get("now")),
             dry_run=bool(call.body.get("dry_run")),
         )
 

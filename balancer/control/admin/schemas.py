@@ -230,6 +230,7 @@ EXPLAIN = document(
 _WEIGHT: Schema = {"type": "integer", "minimum": 0, "maximum": 1000}
 _TERMS = {"reason": TEXT, "for": SPAN, "force": FLAG, "dry_run": FLAG}
 INTENT_BODY = body(cut=FLAG, **_TERMS)
+REMOVE_BODY = body(cut=FLAG, now=FLAG, **_TERMS)
 WEIGHT_BODY = body(weight=_WEIGHT, **_TERMS)
 ADD_BODY = body(
     name=TEXT, url=TEXT, weight={"type": "integer", "minimum": 0, "maximum": 1000}, capacity=COUNT, **_TERMS
