@@ -13,7 +13,7 @@ from importlib.resources import files
 from importlib.resources.abc import Traversable
 
 from apiserver.errors import MigrationError
-from apiserver.store.pool import Session
+from apiserver.store.pool import Lock, Session
 from apiserver.store.queries import load
 
 _FILE = re.compile(r"(\d{4})_(\w+)\.sql")
@@ -85,7 +85,7 @@ async def migrate(session: Session, steps: Sequence[Migration]) -> list[Migratio
 async def _apply(session: Session, step: Migration) -> bool:
     async with session.transaction():
         await session.execute(LOCK_TIMEOUT)
-        await session.execute(_QUERIES["lock_migrations"])
+        await session.lock(Lock.MIGRATE)
         await session.execute(_QUERIES["create_schema_version"])  # under the lock: IF NOT EXISTS alone races
         applied = await session.value(_QUERIES["applied"], step.component, step.version)
         if applied == step.sha256:

@@ -149,10 +149,14 @@ class Session:
 
 
 class Store:
-    """The pool of one process. `async with store:` opens it and closes it within a bounded time."""
+    """The pool of one process. `async with store:` opens it and closes it within a bounded time.
 
-    def __init__(self, settings: DatabaseSettings) -> None:
+    `session` is what wraps a lent connection.
+    """
+
+    def __init__(self, settings: DatabaseSettings, session: type[Session] = Session) -> None:
         self._settings = settings
+        self._session = session
         self._pool: asyncpg.Pool | None = None
 
     async def __aenter__(self) -> "Store":
@@ -187,7 +191,7 @@ class Store:
             except TimeoutError as exc:
                 raise UnavailableError(f"no database connection within {self._settings.acquire_s:g} s") from exc
         try:
-            yield Session(connection)
+            yield self._session(connection)
         finally:
             try:
                 await self._pool.release(connection, timeout=RELEASE_S)

@@ -1,6 +1,3 @@
--- name: lock_migrations
-SELECT pg_advisory_xact_lock(1095915073, 1);
-
 -- name: create_schema_version
 CREATE TABLE IF NOT EXISTS schema_version (
   component text NOT NULL,
