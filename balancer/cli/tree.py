@@ -13,7 +13,7 @@ answer; 5 not in time; 6 refused by a safety guard (--force); 130 interrupted.""
 # As a newcomer needs them; the groups of the help appear in the order of their first command. The rest follows by name.
 ORDER = (
     *("serve", "demo", "api", "status", "events", "explain", "trace", "ledger", "nodes", "pause", "designate"),
-    *("upgrade", "reload", "check", "config", "render", "dns"),
+    *("upgrade", "reload", "check", "config", "render", "importing", "dns"),
 )
 
 

@@ -2,11 +2,12 @@
 
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import cache
 from importlib.resources import files
 from pathlib import Path
 from typing import Any
 
-from jinja2 import Environment, FileSystemLoader, StrictUndefined
+from jinja2 import Environment, FileSystemLoader, StrictUndefined, Template
 
 from balancer import __version__
 from balancer.render import caddy, envoy, haproxy, nginx, quoting, traefik
@@ -125,17 +126,22 @@ def template_folder() -> Path:
 
 def render(engine: Engine, description: Description, options: Mapping[str, str], report: tuple[str, ...] = ()) -> str:
     """Return the engine's configuration. Raises ConfigError for a value that has no safe spelling there."""
-    # No HTML in any of them: the engine's own quoting is the filter `quote`.
-    environment = Environment(  # noqa: S701
-        loader=FileSystemLoader(template_folder()), undefined=StrictUndefined, keep_trailing_newline=True
-    )
-    environment.filters.update({"quote": engine.quote, "comment": quoting.comment, **engine.filters})
     about = f"Rendered by arv-balance {__version__} from {quoting.comment(description.source)} for {engine.name}."
-    template = environment.get_template(engine.template)
-    return template.render(
+    return _template(engine.name).render(
         about=about,
         report=report,
         config=description.config,
         description=description,
         **engine.context(description, options),
     )
+
+
+@cache
+def _template(name: str) -> Template:
+    engine = ENGINES[name]
+    # No HTML in any of them: the engine's own quoting is the filter `quote`.
+    environment = Environment(  # noqa: S701
+        loader=FileSystemLoader(template_folder()), undefined=StrictUndefined, keep_trailing_newline=True
+    )
+    environment.filters.update({"quote": engine.quote, "comment": quoting.comment, **engine.filters})
+    return environment.get_template(engine.template)

@@ -144,6 +144,7 @@ def _backend(
 ) -> dict[str, Any]:
     balance = description.config.balance
     hashed = balance.policy == "hash" and not ordered
+    scale = _scale(nodes)
     return {
         "name": name,
         "balance": "roundrobin" if ordered else _hash(description) if hashed else _POLICIES[balance.policy],
@@ -152,8 +153,13 @@ def _backend(
         "sticks": ordered and route is not None and route.sticks,
         "timeout": route.timeout_s if route else None,
         "retry": route.retry if route else True,
-        "servers": [_server(node, backup=ordered and index > 0) for index, node in enumerate(nodes)],
+        "servers": [_server(node, scale, backup=ordered and index > 0) for index, node in enumerate(nodes)],
     }
+
+
+def _scale(nodes: tuple[RenderedNode, ...]) -> float:
+    """HAProxy's weights end at 256, ours at 1000."""
+    return min(1.0, 256 / max(1, *(node.weight for node in nodes)))
 
 
 def _hash(description: Description) -> str:
@@ -161,10 +167,10 @@ def _hash(description: Description) -> str:
     return {"client": "source", "header": f"hdr({name})", "cookie": f"hash req.cook({name})"}[by]
 
 
-def _server(node: RenderedNode, *, backup: bool) -> str:
+def _server(node: RenderedNode, scale: float, *, backup: bool) -> str:
     address = f"unix@{quote(node.unix_path)}" if node.unix_path else node.address
-    # HAProxy's weights end at 256; ours at 1000.
-    words = [node.name, address, "check", f"weight {round(node.weight * 256 / 1000) if node.weight else 0}"]
+    weight = max(1, round(node.weight * scale)) if node.weight else 0
+    words = [node.name, address, "check", f"weight {weight}"]
     if node.capacity:
         words.append(f"maxconn {node.capacity}")
     if backup:

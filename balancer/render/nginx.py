@@ -35,7 +35,7 @@ def context(description: Description, options: Mapping[str, str]) -> dict[str, A
     upstreams = [{"name": "api", "policy": _policy(description), "servers": _servers(description.nodes)}]
     routes = []
     for number, route in enumerate(description.routes):
-        name = f"route_{number}"
+        name = f"route_{number}_{route.name}"
         upstreams.append(_upstream(description, name, route))
         routes.append({"name": route.name, "path": route.path, "upstream": name, **_conditions(route, number)})
     variables = "".join(f"$r{number}" for number in range(len(routes)))
@@ -46,7 +46,7 @@ def context(description: Description, options: Mapping[str, str]) -> dict[str, A
         "listens": [_listen(listen) for listen in config.listen],
         "upstreams": upstreams,
         "routes": routes,
-        "picks": [(f"~^0{{{number}}}1" if number else "~^1", f"route_{number}") for number in range(len(routes))],
+        "picks": [(f"~^0{{{number}}}1" if number else "~^1", route["upstream"]) for number, route in enumerate(routes)],
         "variables": variables,
         "id_variable": "$http_" + config.request_id.header.lower().replace("-", "_"),
         "accept": nginx_regex(f"~^(?:{accept})$"),
@@ -87,7 +87,7 @@ def _upstream(description: Description, name: str, route: RenderedRoute) -> dict
         return {"name": name, "policy": _policy(description), "servers": _servers(route.nodes)}
     up = [node for node in route.nodes if not node.drained]
     # `backup` has one rank only, so of more than two the further ones share what fails over.
-    lines = [f"{_address(node)} max_fails=0{' backup' if n else ''}" for n, node in enumerate(up)]
+    lines = [f"{_address(node)} max_fails=0{' backup' if n else ''}; # {node.name}" for n, node in enumerate(up)]
     return {"name": name, "policy": "", "servers": lines or _servers(route.nodes)}
 
 
@@ -99,7 +99,7 @@ def _servers(nodes: tuple[RenderedNode, ...]) -> list[str]:
             words.append(f"max_conns={node.capacity}")
         if node.drained or not node.weight:
             words.append("down")
-        lines.append(" ".join(words))
+        lines.append(f"{' '.join(words)}; # {node.name}")
     return lines
 
 
@@ -145,7 +145,7 @@ def _tls(description: Description) -> dict[str, Any] | None:
 
 def _listen(listen: Any) -> dict[str, Any]:
     bind = quote(listen.bind) if listen.bind.startswith("unix:") else listen.bind
-    words = [bind, f"backlog={listen.backlog}"]
+    words = [bind]
     if listen.tls:
         words.append("ssl")
     if listen.proxy_protocol:
@@ -158,4 +158,9 @@ def _listen(listen: Any) -> dict[str, Any]:
         if any(not names for names, _, _ in certificates[1:]):
             raise ConfigError("nginx needs `names` for every further certificate of a listener; it does not read them")
         servers = [{"names": names, "cert": cert, "key": key or cert} for names, cert, key in certificates]
-    return {"line": " ".join(words), "tls": tls, "servers": servers or [{"names": "", "cert": None, "key": None}]}
+    return {
+        "line": " ".join(words),
+        "backlog": listen.backlog,
+        "tls": tls,
+        "servers": servers or [{"names": "", "cert": None, "key": None}],
+    }

@@ -67,6 +67,32 @@ def decoded(template: str) -> str:
     return f"^{body}{tail}/*$" if body else "^/+$"
 
 
+_ONE = r"(?:\[[^\]^]\]|[^/()\[\]|])"
+_PIECE = re.compile(
+    rf"(?P<slash>{re.escape(_SEPARATOR)}|/\+)|(?P<parameter>\[\^/\]\+)"
+    rf"|\(\?:(?P<coded>{_ONE})\|%[^)]*\)|(?P<plain>{_ONE})"
+)
+
+
+def template_of(expression: str) -> str | None:
+    """Return the template that `pattern` or `decoded` would write so, None for any other expression.
+
+    The names of parameters are not in the expression: they become `{part1}`, `{part2}`.
+    """
+    body = expression.removeprefix("^").removeprefix("(?:")
+    template, position = "", 0
+    while (piece := _PIECE.match(body, position)) is not None:
+        if piece["slash"]:
+            template += "/"
+        elif piece["parameter"]:
+            template += f"{{part{template.count('{') + 1}}}"
+        else:
+            template += (piece["coded"] or piece["plain"]).strip("[]")
+        position = piece.end()
+    candidates = (template, template + "/*", "/*", "/")
+    return next((found for found in candidates if expression in (pattern(found), decoded(found))), None)
+
+
 def secrets(names: tuple[str, ...]) -> str:
     """Return the regex that finds any of the names of secret parameters, however often percent-encoded."""
     return "(?:" + "|".join("".join(map(_veiled, name)) for name in names) + ")"

@@ -34,6 +34,20 @@ $ arv-balance render nginx --with-intents --report json > nginx.conf
 `traefik.dynamic.yml` beside it. Where a health check needs a token, the engine takes it from the environment variable
 `ARV_BALANCE_HEALTH_TOKEN`, so that no secret is in the file; Envoy reads no environment, and has it put in by hand.
 
+## The other way round
+
+`arv-balance import haproxy.cfg` (or `nginx.conf`) reads the front end that is there and writes our configuration
+for it: listeners with TLS, servers with weights and limits, routes by path, host, method and field, spare servers
+as a designated node, health checks, retries, timeouts and limits. Every line that it could not carry over stands
+with its number and the reason on standard error, at the head of the file, and in `--report json`; `--strict` fails
+when there is one. A file with several services takes `--frontend NAME` (a front end, or a server name). What
+`render` writes is read back as it was.
+
+```console
+$ arv-balance import /etc/haproxy/haproxy.cfg -o arv-balance.yml
+$ arv-balance check arv-balance.yml
+```
+
 ## What each can do
 
 `=` as `arv-balance serve`, `~` nearly, `no` not at all. The reasons are below the table.
