@@ -131,6 +131,7 @@ class Pump:
         self._subscribers: set[Subscriber] = set()
         self.position: Position | None = None
         self.lag_s = 0.0
+        self._lag_at = 0.0  # when it was measured, on the loop's clock
 
     def nudge(self) -> None:
         """Tell all nodes to look, soon: something was committed here. Many calls become one message."""
@@ -196,11 +197,14 @@ class Pump:
 
     async def _look(self, session: Session) -> None:
         """Hand out all that is decided; without subscribers only move on."""
-        if self.position is None or not self._subscribers:
-            row = await session.row(_QUERIES["horizon"])
-            if row is not None:
-                self.position, self.lag_s = (row["xid"], MAX_ID), row["lag_s"]
+        now = asyncio.get_running_loop().time()
+        idle = self.position is None or not self._subscribers
+        if (idle or now - self._lag_at >= POLL_S) and (row := await session.row(_QUERIES["horizon"])) is not None:
+            self.lag_s, self._lag_at = row["lag_s"], now
+            if idle:
+                self.position = (row["xid"], MAX_ID)
                 self._looked.set()
+        if idle or self.position is None:
             return
         while True:
             rows = await session.rows(_QUERIES["after"], *self.position, BATCH)
