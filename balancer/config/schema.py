@@ -6,9 +6,9 @@ from pydantic import Field
 
 from balancer.config.edge import Forwarding, Listen, Networks, RequestId, TlsDefaults
 from balancer.config.inventory import Designated, Health, Inventory, Node, Nodes, Route
-from balancer.config.scalars import HostName, Name, Workers
+from balancer.config.scalars import Name, Workers
 from balancer.config.section import Section
-from balancer.config.service import Admin, Log, State, Versions
+from balancer.config.service import Admin, Log, Peer, State, Versions
 from balancer.config.traffic import Balance, Drain, Limits, Park, Queue, Retry, Timeouts
 
 PRESETS = ("arvados",)
@@ -47,8 +47,10 @@ class Config(Section):
     tls: TlsDefaults = Field(TlsDefaults(), description="TLS defaults of listeners and nodes.")
     versions: Versions = Field(Versions(), description="Nodes of different versions.")
     workers: Workers = Field(Workers(0), description="Worker processes: `auto` (one a CPU core) or a number.")
-    peers: tuple[HostName, ...] = Field(
-        (), description="Other balancers in front of the same nodes; a designation then needs `store: postgres`."
+    peers: dict[Name, Peer] = Field(
+        {},
+        description="Other balancers in front of the same nodes by name. Automatic fail-over then needs "
+        "`store: postgres`, and `status` shows in what they differ from this one.",
     )
     admin: Admin = Field(Admin(), description="Admin API.")
     state: State = Field(State(), description="What is kept over restarts.")

@@ -4,7 +4,7 @@ from typing import Literal
 
 from pydantic import Field
 
-from balancer.config.addresses import Bind
+from balancer.config.addresses import Bind, NodeUrl
 from balancer.config.scalars import AbsolutePath, HostName, LogPath, Name, ParameterName, UrlPath
 from balancer.config.section import Secret, Section
 
@@ -41,6 +41,17 @@ class Admin(Section):
         (), description="Names that `listen` is reached by, beside this machine's own; requests to others are refused."
     )
     tokens: tuple[AdminToken, ...] = Field((), description="Tokens for `listen`.")
+
+
+class Peer(Section):
+    """Another balancer in front of the same nodes."""
+
+    admin: NodeUrl | None = Field(
+        None,
+        description="Where its admin API is (`http://HOST:PORT`, `https://HOST:PORT`, `unix:/path`); it is asked for "
+        "its status every 3 s. Without it no more than its existence is known.",
+    )
+    token: Secret | None = Field(None, description="Token of a `viewer` there.")
 
 
 class State(Section):

@@ -18,7 +18,7 @@ from balancer.control.admin.endpoints import endpoints
 from balancer.control.admin.services import Services
 from balancer.control.admin.sockets import host_names, listening
 from balancer.control.board import Board
-from balancer.control.certificates import ends
+from balancer.control.certificates import Certificates
 from balancer.control.designation_store import FileStore, Stores
 from balancer.control.designations import DesignationKeeper
 from balancer.control.events import EventLog
@@ -26,6 +26,7 @@ from balancer.control.facts import Gatherer
 from balancer.control.intents import IntentStore
 from balancer.control.link import Link
 from balancer.control.pauses import Pauses
+from balancer.control.peers import Peers
 from balancer.control.plans import address_fault, plans
 from balancer.control.probe import Result
 from balancer.control.prober import Prober
@@ -98,22 +99,21 @@ class Control:
             trend=self._trend,
             journal=outside.upgrade,
         )
-        self._gatherer = Gatherer(
+        self._certificates = Certificates(outside.events, outside.clock.now)
+        self._peers = Peers(
             site=self._site,
-            board=outside.board,
-            prober=self._prober,
-            reader=self._reader,
             events=outside.events,
-            versions=self._versions,
-            upgrade=self._upgrades.brief,
+            tokens=lambda: self._vault.opened.peers,
         )
-        self._status = self._made_status()
+        sources = self._made_sources()
+        self._gatherer = Gatherer(sources, outside.events)
+        self._status = Status(sources)
         self._api = self._made_api()
         self._work: asyncio.Queue[str] = asyncio.Queue()
         self._stack = AsyncExitStack()
 
-    def _made_status(self) -> Status:
-        sources = Sources(
+    def _made_sources(self) -> Sources:
+        return Sources(
             site=self._site,
             board=self._board,
             prober=self._prober,
@@ -123,8 +123,9 @@ class Control:
             versions=self._versions.of,
             designations=self._designations.documents,
             upgrade=self._upgrades.brief,
+            certificates=self._certificates,
+            peers=self._peers,
         )
-        return Status(sources)
 
     def _made_api(self) -> Api:
         outside, site = self._outside, self._site
@@ -161,7 +162,7 @@ class Control:
         logging.getLogger().setLevel(current.config.log.level.upper())
         if self._api.addresses:
             self._work.put_nowait("admin")  # later: the request that asked for this may be on a socket that goes
-        self._gatherer.certificates = await asyncio.to_thread(ends, current.config)
+        await self._certificates.read(current.config)
 
     def _set_plans(self, current: Current, snapshot: Snapshot) -> None:
         secrets = self._vault.opened.secrets
@@ -259,6 +260,7 @@ class Control:
             ("versions", self._versions.run()),
             ("work", self._do_work()),
             ("secrets", self._keep_secrets()),
+            ("peers", self._peers.run(self._status.cluster)),
             ("addresses", self._addresses.run(self._names, self._addresses_changed)),
         ):
             tasks.create_task(task, name=name)
@@ -313,6 +315,7 @@ class Control:
         said = ""
         while True:
             slots = [node.slot for node in self._site.snapshot.nodes if node.admin is not Admin.REMOVED]
+            self._certificates.look()
             self._trend.add(counts.read(self._board.shared, slots, self._clock.monotonic()))
             text = self._status.line()
             if text != said:

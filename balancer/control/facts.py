@@ -2,20 +2,14 @@
 
 import platform
 from collections import Counter
-from collections.abc import Callable, Mapping
 from datetime import datetime
-from typing import Any
 
 from balancer import __version__
 from balancer import scoreboard as sb
-from balancer.control.board import Board
 from balancer.control.events import EventLog
 from balancer.control.explain import Asked, Situation, Standing, effective_weight, explain
 from balancer.control.intents import Kind
-from balancer.control.prober import Prober
-from balancer.control.reload import Reader
-from balancer.control.site import Site
-from balancer.control.versions import Versions
+from balancer.control.status import Sources
 from balancer.control.words import is_serving, state
 from balancer.model import Admin, Node
 from balancer.observe.metrics import Facts, NodeFacts, Tallies
@@ -24,30 +18,15 @@ from balancer.observe.metrics import Facts, NodeFacts, Tallies
 class Gatherer:
     """Reads from everything, changes nothing."""
 
-    def __init__(
-        self,
-        *,
-        site: Site,
-        board: Board,
-        prober: Prober,
-        reader: Reader,
-        events: EventLog,
-        versions: Versions,
-        upgrade: Callable[[], Mapping[str, Any] | None],
-    ) -> None:
-        self._site = site
-        self._board = board
-        self._prober = prober
-        self._reader = reader
+    def __init__(self, sources: Sources, events: EventLog) -> None:
+        self._from = sources
+        self._site, self._board, self._prober = sources.site, sources.board, sources.prober
         self._events = events
-        self._versions = versions
-        self._upgrade = upgrade
         self.tallies = Tallies()
-        self.certificates: Mapping[str, float] = {}  # name -> Unix time of its end
 
     def facts(self) -> Facts:
         """Return the facts behind the metrics."""
-        current, last, publisher = self._site.require(), self._reader.last, self._site.parts.publisher
+        current, last, publisher = self._site.require(), self._from.reader.last, self._site.parts.publisher
         nodes = [node for node in self._site.snapshot.nodes if node.admin is not Admin.REMOVED]
         self.tallies.keep(node.name for node in nodes)
         return Facts(
@@ -61,9 +40,10 @@ class Gatherer:
             workers=[address.slot for address in publisher.workers],
             intents=Counter((item.kind.value, item.who) for item in self._site.intents),
             designations=[(item.name, item.node, item.epoch) for item in self._site.snapshot.designations],
-            certificates=self.certificates,
+            certificates=self._from.certificates.ends,
+            peers=[(peer.name, peer.fault == "", len(peer.differences)) for peer in self._from.peers.seen],
             is_paused=self._site.intents.get(Kind.PAUSE) is not None,
-            upgrade=self._upgrade(),
+            upgrade=self._from.upgrade(),
             oldest_parked_s=self._oldest_parked_s(),
             events_lost=self._events.lost,
             tallies=self.tallies,
@@ -96,7 +76,7 @@ class Gatherer:
             weight=node.weight,
             effective_weight=effective_weight(node, standing, self._site.snapshot, now_s) if serves else 0,
             capacity=node.capacity,
-            version=self._versions.of(node.name),
+            version=self._from.versions(node.name),
             checked_at=_unix(seen.at),
         )
 

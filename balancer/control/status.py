@@ -11,7 +11,9 @@ from balancer import __version__
 from balancer import scoreboard as sb
 from balancer.control import words
 from balancer.control.board import Board
+from balancer.control.certificates import Certificates
 from balancer.control.intents import Intent, Kind, intent_document
+from balancer.control.peers import Peers
 from balancer.control.prober import Prober
 from balancer.control.reload import Reader, fault_document
 from balancer.control.site import Site
@@ -39,6 +41,8 @@ class Sources:
     versions: Callable[[str], str]
     designations: Callable[[], list[Document]]
     upgrade: Callable[[], Document | None]
+    certificates: Certificates
+    peers: Peers
 
 
 class Status:
@@ -75,6 +79,7 @@ class Status:
             "nodes": nodes,
             "removed": self._removed(),
             "designations": self._from.designations(),
+            "peers": self._from.peers.documents(),
             "pause": intent_document(pause) if pause else None,
             "intents": [intent_document(item) for item in site.intents],
             "upgrade": self._from.upgrade(),
@@ -186,7 +191,7 @@ class Status:
         last = self._from.reader.last
         if last and not last.ok:
             causes.append(f"the configuration on disk is not in use: {last.error}")
-        return causes
+        return [*causes, *self._from.certificates.expired(), *self._from.peers.causes()]
 
     def _removed(self) -> list[str]:
         return [node.name for node in self._from.site.snapshot.nodes if node.admin is Admin.REMOVED]

@@ -2,7 +2,7 @@
 
 import asyncio
 import ssl
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 
 from balancer.config.inventory import Inventory
@@ -23,6 +23,7 @@ class Opened:
     secrets: plans.Secrets
     tokens: tuple[Token, ...] = ()
     database: str = field(default="", repr=False)
+    peers: Mapping[str, str] = field(default_factory=dict, repr=False)  # tokens for other balancers, by their names
     faults: tuple[str, ...] = ()
 
 
@@ -66,7 +67,8 @@ def _open(config: Config, nodes: Sequence[Node], before: Opened) -> Opened:
         contexts = {name: _same_or(contexts.get(name), context) for name, context in fresh.items()}
     tokens, bad = _tokens(config, before)
     database, unusable = _database(config, before)
-    return Opened(plans.Secrets(token, contexts), tokens, database, (*faults, *bad, *unusable))
+    peers, unknown = _peers(config, before)
+    return Opened(plans.Secrets(token, contexts), tokens, database, peers, (*faults, *bad, *unusable, *unknown))
 
 
 def _database(config: Config, before: Opened) -> tuple[str, list[str]]:
@@ -76,6 +78,19 @@ def _database(config: Config, before: Opened) -> tuple[str, list[str]]:
         return reveal(config.state.database), []
     except ConfigError as exc:
         return before.database, [f"state.database: {exc}"]
+
+
+def _peers(config: Config, before: Opened) -> tuple[dict[str, str], list[str]]:
+    tokens, faults = {}, []
+    for name, peer in config.peers.items():
+        if peer.token is None:
+            continue
+        try:
+            tokens[name] = reveal(peer.token)
+        except ConfigError as exc:
+            faults.append(f"peers.{name}.token: {exc}")
+            tokens[name] = before.peers.get(name, "")
+    return tokens, faults
 
 
 def _tokens(config: Config, before: Opened) -> tuple[tuple[Token, ...], list[str]]:

@@ -113,6 +113,8 @@ SPECS = (
     Spec("log_lines", _C, "Lines of the access log."),
     Spec("log_lines_dropped", _C, "Lines dropped because the log's reader was too slow."),
     Spec("events_lost", _C, "Events that could not be written to the disk."),
+    Spec("peer_up", _G, "1 when another balancer answers as one of ours.", ("peer",)),
+    Spec("peer_differences", _G, "In how many points another balancer is not as this one.", ("peer",)),
 )
 BY_NAME = {spec.name: spec for spec in SPECS}
 
@@ -172,6 +174,7 @@ class Facts:
     intents: Mapping[tuple[str, str], int]
     designations: Sequence[tuple[str, str | None, int]]  # name, node, epoch
     certificates: Mapping[str, float]
+    peers: Sequence[tuple[str, bool, int]]  # name, whether it answers, in how much it differs
     is_paused: bool
     upgrade: Mapping[str, Any] | None  # members open, steps, done, driver; None when there never was one
     oldest_parked_s: float
@@ -262,6 +265,9 @@ def _service(made: Made, board: sb.Scoreboard, rows: range, facts: Facts) -> Non
     _set(made, "log_lines", total(board, rows, sb.W_LOG_LINES))
     _set(made, "log_lines_dropped", total(board, rows, sb.W_LOG_DROPPED))
     _set(made, "events_lost", facts.events_lost)
+    for name, answers, differences in facts.peers:
+        _set(made, "peer_up", int(answers), name)
+        _set(made, "peer_differences", differences, name)
     for name, not_after in facts.certificates.items():
         _set(made, "tls_certificate_not_after_timestamp_seconds", not_after, name)
 

@@ -94,7 +94,7 @@ def test_the_full_example_has_every_key() -> None:
 
 
 def _paths(value: Any, path: str = "") -> Iterator[str]:
-    named = path in ("nodes", "designated")
+    named = path in ("nodes", "designated", "peers")
     if isinstance(value, dict):
         for key, item in value.items():
             here = f"{path}.{'NAME' if named else key}" if path else key

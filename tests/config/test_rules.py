@@ -60,7 +60,7 @@ def warnings(text: str, env: dict[str, str] | None = None) -> list[str]:
             ["3:32 park.max_per_client: max_per_client 6 is larger than max 5"],
         ),
         (
-            HEAD + NODES + "peers: [b2]\ndesignated: {dns: {order: [a]}}\n",
+            HEAD + NODES + "peers: {b2: {}}\ndesignated: {dns: {order: [a]}}\n",
             [
                 "4:14 designated.dns: no automatic fail-over with peers: each balancer would choose for itself",
             ],
@@ -140,8 +140,8 @@ def warnings(text: str, env: dict[str, str] | None = None) -> list[str]:
         ),
         (HEAD + NODES + "log: {redact: [a b]}\n", ["3:16 log.redact[0]: 'a b' is not a parameter name"]),
         (
-            HEAD + NODES + "admin: {socket: /s}\n" + "peers: [x, x]\n",
-            ["4:12 peers[1]: 'x' is in the list twice"],
+            HEAD + NODES + "peers: {b2: {token: {}}}\n",
+            ["3:14 peers.b2.token: says not where the secret is kept, exactly one is needed"],
         ),
         (
             'listen: [{bind: "unix:/s"}]\nadmin: {socket: /s}\n' + NODES,

@@ -5,6 +5,7 @@ import shutil
 import signal
 import socket
 import ssl
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
@@ -118,8 +119,8 @@ def test_serve_names_every_fault_of_a_file_and_ends_with_3(build: Build) -> None
     site.cli("serve", "-c", str(site.config_path), code=3)
 
 
-def certificate(site: Site, authority: trustme.CA, name: str) -> None:
-    issued = authority.issue_cert(name)
+def certificate(site: Site, authority: trustme.CA, name: str, ends: datetime | None = None) -> None:
+    issued = authority.issue_cert(name, not_after=ends)
     issued.private_key_and_cert_chain_pem.write_to_path(str(site.folder / "new.pem"))
     shutil.move(site.folder / "new.pem", site.folder / "server.pem")
 
@@ -151,6 +152,24 @@ def test_certificates_are_replaced_under_load(build: Build) -> None:
     assert not accepts(site, trusted, "one.example")
     for pid in site.worker_pids().values():
         assert b".pem" not in Path(f"/proc/{pid}/environ").read_bytes()
+
+
+def test_an_expired_certificate_is_loud_and_keeps_no_other_change_out(build: Build) -> None:
+    site, authority = build(), trustme.CA()
+    yesterday = datetime.now(UTC) - timedelta(days=1)
+    certificate(site, authority, "one.example", yesterday)
+    tls = {"bind": f"127.0.0.1:{free_port()}", "tls": {"cert": str(site.folder / "server.pem")}}
+    site.extra["listen"] = [{"bind": f"127.0.0.1:{site.port}"}, tls]
+    site.start()
+    said = f"the certificate of one.example expired on {yesterday:%Y-%m-%d}"
+    assert said in site.admin("GET", "/v1/status")["causes"]
+    assert any(event["kind"] == "certificate-expired" for event in site.admin("GET", "/v1/events")["events"])
+    assert "expired on" in site.cli("check", str(site.config_path), code=0)
+    reload(site, balance={"policy": "round_robin", "slow_start": "0s"})
+    assert site.ask()[0] == 200
+    certificate(site, authority, "one.example")
+    site.admin("POST", "/v1/config/reload", {})
+    assert said not in site.admin("GET", "/v1/status")["causes"]
 
 
 def accepts(site: Site, trusted: Path, name: str) -> bool:

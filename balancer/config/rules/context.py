@@ -62,5 +62,8 @@ class Context:
             yield ("health", "token"), config.health.token
         if config.state.database is not None:
             yield ("state", "database"), config.state.database
+        for name, peer in config.peers.items():
+            if peer.token is not None:
+                yield ("peers", name, "token"), peer.token
         for loc, token in self.validated.each(("admin", "tokens"), config.admin.tokens):
             yield loc, token.secret

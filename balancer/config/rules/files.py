@@ -30,7 +30,7 @@ def secrets(context: Context) -> Iterator[Fault]:
 
 
 def listener_certificates(context: Context) -> Iterator[Fault]:
-    """Each certificate of a listener can be read, fits its key, is valid now and for its names."""
+    """Each certificate of a listener can be read, fits its key and is for its names."""
     for loc, listen in context.validated.each(("listen",), context.config.listen):
         tls, here = listen.tls, (*loc, "tls")
         if tls is None or not context.sound(here):
@@ -72,10 +72,12 @@ def _certificate(context: Context, loc: Loc, item: Certificate) -> Iterator[Faul
 
 
 def _dates(context: Context, loc: Loc, path: str, described: certificates.Described) -> Iterator[Fault]:
+    """Warnings all: refusing the file would keep every other change out, and a restarted balancer down altogether."""
     if described.not_after <= context.now:
-        yield Fault(loc, f"the certificate {path} expired on {described.not_after:%Y-%m-%d}", "renew it")
+        hint = "clients refuse it: renew it, then reload"
+        yield warning(loc, f"the certificate {path} expired on {described.not_after:%Y-%m-%d}", hint)
     elif described.not_before > context.now:
-        yield Fault(loc, f"the certificate {path} is valid only from {described.not_before:%Y-%m-%d %H:%M} UTC")
+        yield warning(loc, f"the certificate {path} is valid only from {described.not_before:%Y-%m-%d %H:%M} UTC")
     elif described.not_after <= context.now + _SOON:
         days = (described.not_after - context.now).days
         yield warning(loc, f"the certificate {path} expires in {days} days", "renew it, then reload")

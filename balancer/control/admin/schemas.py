@@ -148,6 +148,11 @@ STATUS = document(
     nodes=many(record(**_NODE)),
     removed=many(TEXT),
     designations=many(_DESIGNATION),
+    peers=many(
+        record(
+            name=TEXT, admin=TEXT, asked_at=maybe(TIME), fault=TEXT, verdict=TEXT, version=TEXT, differences=many(TEXT)
+        )
+    ),
     pause=maybe(INTENT),
     intents=many(INTENT),
     upgrade=maybe(
