@@ -14,7 +14,9 @@ $(VENV)/.installed: pyproject.toml
 	@$(BIN)/python -m pip install --quiet --disable-pip-version-check -e '.[dev]'
 	@touch $@
 
-demo: $(VENV)/.installed ## three API nodes, the balancer and traffic on this machine; Ctrl-C removes all
+demo: $(VENV)/.installed ## API nodes, the balancer, DNS and traffic on this machine; Ctrl-C removes all
+	@test -e .venv-client/.installed || { echo "installing the official client (first time only)"; \
+	  tools/official-client >/dev/null || echo "it cannot be installed here; the demo runs without it"; }
 	@$(BIN)/arv-balance demo
 
 test: $(VENV)/.installed ## all tests but the slow ones
@@ -52,4 +54,4 @@ system-packages: ## what the tests and the benchmark take from Debian (root)
 	@sh tools/system-packages
 
 clean: ## remove what the targets made
-	@rm -rf $(VENV) dist .demo .mypy_cache .ruff_cache .pytest_cache
+	@rm -rf $(VENV) .venv-client .venv-client.lock dist .demo .mypy_cache .ruff_cache .pytest_cache

@@ -1,146 +1,222 @@
 """The show: start the site, send traffic, say what happens, and remove all at the end."""
 
 import asyncio
-import shutil
+import os
+import shlex
 import signal
-import sys
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from balancer.demo import site, traffic
+import httpx
+
+from balancer.demo import actions, compute, layout, names, official, traffic
+from balancer.demo.processes import python, tail
+from balancer.demo.scenes import SCENES
+from balancer.demo.site import Clock, Site, opened
+from balancer.demo.stage import AccessLog, Printer
+from balancer.demo.tally import Tally
+from balancer.demo.ticker import Ticker
 from balancer.errors import BalanceError
 
-CLIENTS = 8
-START_DEADLINE_S = 30.0
-_SEND_TIMEOUT_S = 2.0
+RECORDS_S = 30.0
+LOOK_S = 0.1
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """How a demo is run. `client`: the environment of the official client. `seconds`: None is until Ctrl-C."""
+
+    folder: Path
+    nodes: int
+    echo: bool
+    client: Path
+    seconds: float | None
+    script: bool
+    scene_words: Sequence[str] = ()  # options that each scene of a script gets too
 
 
 @dataclass(frozen=True, slots=True)
 class Result:
-    """What a demo saw; `failed` must be 0."""
+    """What a demo saw. `broken`: scenes whose promise did not hold."""
 
-    done: int
-    failed: int
-    websocket_echoes: int
-    failures: list[str]
+    tally: Tally
+    broken: list[str]
+
+    @property
+    def is_good(self) -> bool:
+        """Whether no request failed and all promises held."""
+        return not self.tally.failed and not self.broken
 
 
 class Show:
-    """One run of the demo. `say` gets whole lines, `tick` a line that replaces the last tick."""
+    """One run of the demo."""
 
-    def __init__(self, layout: site.Layout, say: Callable[[str], None], tick: Callable[[str], None]) -> None:
-        self._layout, self._say, self._tick = layout, say, tick
-        self._tally = traffic.Tally()
+    def __init__(self, options: Options, printer: Printer) -> None:
+        self._options, self._say = options, printer
+        self._tally = Tally()
+        self._broken: list[str] = []
 
-    async def run(self, seconds: float | None) -> Result:
-        """Run until Ctrl-C or for `seconds`; everything that was started is ended and the folder removed.
+    async def run(self) -> Result:
+        """Run until Ctrl-C, for a while, or through the scenes; everything is ended and removed at the end.
 
-        Raises BalanceError when something does not start; the log's last lines stand in the message.
+        Raises BalanceError when something does not start; the end of its log stands in the message.
         """
         stop = asyncio.Event()
-        loop = asyncio.get_running_loop()
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.add_signal_handler(number, stop.set)
-        began = time.monotonic()
-        try:
-            async with self._site(), asyncio.TaskGroup() as group:
-                clients = [group.create_task(task, name="demo client") for task in self._clients()]
-                self._next_steps(time.monotonic() - began)
-                group.create_task(self._watch(stop, seconds, clients), name="demo clock")
-        finally:
-            for number in (signal.SIGINT, signal.SIGTERM):
-                loop.remove_signal_handler(number)
-        tally = self._tally
-        return Result(tally.done, tally.failed, tally.websocket_echoes, tally.failures)
+        with _signals(stop):
+            where = layout.plan(self._options.folder, self._options.nodes, echo=self._options.echo)
+            began = time.monotonic()
+            async with opened(where, self._say.done) as site, self._traffic(site):
+                self._say.done("everything is up", time.monotonic() - began)
+                if self._options.script:
+                    await self._script(site, stop)
+                else:
+                    await self._next_steps(site)
+                    await self._watch(site, stop)
+                self._say.line("\nstopping: the balancer drains, then the nodes end")
+        return Result(self._tally, self._broken)
 
     @asynccontextmanager
-    async def _site(self) -> AsyncIterator[None]:
-        layout = self._layout
-        await asyncio.to_thread(site.write, layout)
-        commands = [site.node_command(name, port) for name, port in layout.node_ports.items()]
-        commands.append(site.balancer_command(layout))
-        async with AsyncExitStack() as ending:
-            ending.push_async_callback(asyncio.to_thread, shutil.rmtree, layout.folder, ignore_errors=True)
-            processes = []
-            for command in commands:
-                process = await site.start(layout, command)
-                ending.push_async_callback(site.stop, process)
-                processes.append(process)
-            await self._until_serving(processes)
-            yield
-            self._say("stopping: the balancer drains, then the nodes end")
+    async def _traffic(self, site: Site) -> AsyncIterator[None]:
+        """Send traffic, and answer scenes."""
+        target = traffic.Target(site.layout, site.secrets.root, self._tally)
+        async with (
+            actions.served(site.layout.remote, actions.Actions(site, self._tally).by_name),
+            asyncio.TaskGroup() as group,
+        ):
+            clock = Clock(self._say.done)
+            tasks = [group.create_task(work, name="demo client") for work in traffic.clients(target)]
+            tasks += [group.create_task(work, name="demo client") for work in self._official(site, target)]
+            if not site.layout.echo:
+                for number, path in enumerate(await compute.registered(target)):
+                    tasks.append(group.create_task(compute.ping(target, path, number), name="compute node"))
+            official_too = ", official client" if self._client() and not site.layout.echo else ""
+            clients = f"{traffic.READERS} readers, {traffic.WRITERS} writers, WebSocket, curl{official_too}"
+            clock.say(f"traffic     {clients}")
+            if not site.layout.echo and self._client() is None:
+                self._say.line("   (the official client is not there: tools/official-client makes its environment)")
+            try:
+                if not site.layout.echo:
+                    await self._records(site, target, clock)
+                yield
+            finally:
+                for task in tasks:
+                    task.cancel()
 
-    async def _until_serving(self, processes: list[asyncio.subprocess.Process]) -> None:
-        began = time.monotonic()
-        while not await self._answers():
-            dead = next((p for p in processes if p.returncode is not None), None)
-            if dead is not None or time.monotonic() - began > START_DEADLINE_S:
-                reason = f"a process ended with {dead.returncode}" if dead else "no answer within 30 s"
-                log = await asyncio.to_thread(_tail, self._layout.log)
-                raise BalanceError(f"the demo did not start: {reason}\n{log}")
-            await asyncio.sleep(0.05)
-        for name, port in self._layout.node_ports.items():
-            self._say(f" ✓ {name}  http://127.0.0.1:{port}")
-        self._say(f" ✓ balancer  {self._layout.url}  least requests over {len(self._layout.node_ports)} nodes")
+    def _client(self) -> Path | None:
+        return official.find(self._options.client)
 
-    async def _answers(self) -> bool:
-        try:
-            async with asyncio.timeout(_SEND_TIMEOUT_S):
-                reader, writer = await asyncio.open_connection("127.0.0.1", self._layout.balancer_port)
-                try:
-                    writer.write(b"GET /_health/ping HTTP/1.1\r\nHost: demo\r\nConnection: close\r\n\r\n")
-                    return b" 200 " in await reader.readline()
-                finally:
-                    writer.close()
-        except (OSError, TimeoutError):
-            return False
+    def _official(self, site: Site, target: traffic.Target) -> list[Coroutine[None, None, None]]:
+        client = self._client()
+        return [official.run(target, site.processes, client)] if client and not site.layout.echo else []
 
-    def _clients(self) -> list[Coroutine[None, None, None]]:
-        url, tally = self._layout.url, self._tally
-        readers = [traffic.reads_and_writes(url, tally, number) for number in range(CLIENTS)]
-        return [*readers, traffic.websocket_echo(url, tally), traffic.curl_reads(url, tally)]
+    async def _records(self, site: Site, target: traffic.Target, clock: Clock) -> None:
+        """Wait until each compute node's name leads to its address. Raises BalanceError."""
+        deadline, log = time.monotonic() + RECORDS_S, AccessLog(site.layout.access_log, after=0)
+        found: dict[str, str] = {}
+        async with target.client() as client:
+            while len(found) < compute.COUNT or not await self._lead_there(site, found):
+                if time.monotonic() > deadline:
+                    said = await asyncio.to_thread(tail, site.layout.logs / "dns.log")
+                    raise BalanceError(f"no records of {sorted(found)} at the name server in time\n{said}")
+                await asyncio.sleep(LOOK_S)
+                with suppress(httpx.HTTPError):
+                    found = await compute.names(client)
+        command, output = await names.dig(site.layout, min(found))
+        pinged = {entry["arv.node"] for entry in log.entries() if entry["arv.route_class"] == "node-ping"}
+        clock.say(f"DNS records {len(found)} compute nodes; their pings reach {', '.join(pinged)} alone")
+        self._say.command(command)
+        self._say.line(f"   {' '.join(output.split())}")
 
-    def _next_steps(self, seconds: float) -> None:
-        env = self._layout.folder / "env"
-        self._say(f" ✓ load: {CLIENTS} clients, a WebSocket, curl  (up in {seconds:.1f} s)")
-        self._say(
-            f"\n   In another terminal:  source {_relative(env)}\n"
-            f"     curl -i {self._layout.url}/arvados/v1/collections\n"
-            "     arv-balance status -w                arv-balance nodes drain api2 --reason 'try it'\n"
-            "     arv-balance nodes undrain api2       arv-balance explain GET /arvados/v1/collections\n"
-            "     pkill -9 -f 'echo_node.py --name api3'\n"
-        )
+    async def _lead_there(self, site: Site, found: dict[str, str]) -> bool:
+        return all([await names.addresses(site.layout, name) == [address] for name, address in found.items()])
 
-    async def _watch(self, stop: asyncio.Event, seconds: float | None, clients: list[asyncio.Task[None]]) -> None:
+    async def _next_steps(self, site: Site) -> None:
+        where = site.layout
+        folder = shlex.quote(_relative(where.folder))
+        lines = [
+            "",
+            f"   In another terminal:   source {folder}/env",
+            "     arv-balance status -w                    one screen, live",
+            "     arv-balance nodes drain api2             takes a node out; nothing fails",
+            "     arv-balance explain GET /arvados/v1/users",
+            f"     arv-balance demo {'|'.join(SCENES)}",
+            f"     curl -i {where.url}/arvados/v1/config",
+            "   Ctrl-C here stops and removes all.",
+            "",
+        ]
+        if await _answers(f"http://127.0.0.1:{where.admin}/ui"):
+            lines.insert(1, f"   Dashboard              http://127.0.0.1:{where.admin}/ui")
+        for line in lines:
+            self._say.line(line)
+
+    async def _watch(self, site: Site, stop: asyncio.Event) -> None:
+        """Show once a second how it goes: on a terminal in one line, else a line every 5 s."""
+        ticker = Ticker(self._say, self._tally)
+        seconds = self._options.seconds
         deadline = None if seconds is None else time.monotonic() + seconds
-        last_done, last_at = 0, time.monotonic()
         while not stop.is_set() and (deadline is None or time.monotonic() < deadline):
             with suppress(TimeoutError):
                 async with asyncio.timeout(1.0):
                     await stop.wait()
-            now, done = time.monotonic(), self._tally.done
-            self._tick(self._line((done - last_done) / max(now - last_at, 1e-3)))
-            last_done, last_at = done, now
-        for client in clients:
-            client.cancel()
+            with suppress(httpx.HTTPError):
+                ticker.show(self._tally, await site.status())
 
-    def _line(self, rate: float) -> str:
-        tally = self._tally
-        nodes = " · ".join(f"{name} {count}" for name, count in sorted(tally.by_node.items()))
-        return (
-            f" {rate:.0f} req/s  p50 {tally.percentile_ms(0.5):.0f} ms  p95 {tally.percentile_ms(0.95):.0f} ms  "
-            f"{tally.failed} failed  [{nodes}]"
+    async def _script(self, site: Site, stop: asyncio.Event) -> None:
+        """Play all scenes, one after the other, each as the command that people type."""
+        for name in SCENES:
+            if stop.is_set() or (site.layout.echo and name == "upgrade"):
+                continue
+            words = ["--folder", str(site.layout.folder), *self._options.scene_words]
+            if await self._typed(["demo", name], words, site, stop) != 0:
+                self._broken.append(name)
+        await self._typed(["ledger"], [], site, stop)
+
+    async def _typed(self, words: list[str], hidden: list[str], site: Site, stop: asyncio.Event) -> int:
+        """Run a command of ours as if it was typed; return its exit code. `hidden` words are not shown."""
+        self._say.line(f"\n{self._say.paint('bold', '$ arv-balance ' + ' '.join(words))}")
+        admin = {"ARV_BALANCE_ADMIN": f"unix:{site.layout.admin_socket}"}
+        process = await asyncio.create_subprocess_exec(
+            *python("balancer", *words, *hidden), stdin=asyncio.subprocess.DEVNULL, env={**os.environ, **admin}
         )
+        return await _ended(process, stop)
 
 
-def _tail(path: Path, lines: int = 15) -> str:
+async def _ended(process: asyncio.subprocess.Process, stop: asyncio.Event) -> int:
+    """Wait for a process, which is ended when the demo is told to stop."""
+    async with asyncio.TaskGroup() as group:
+        watch = group.create_task(_end_when(stop, process), name="demo stop")
+        code = await process.wait()
+        watch.cancel()
+    return code
+
+
+async def _end_when(stop: asyncio.Event, process: asyncio.subprocess.Process) -> None:
+    await stop.wait()
+    with suppress(ProcessLookupError):
+        process.terminate()
+
+
+@contextmanager
+def _signals(stop: asyncio.Event) -> Iterator[None]:
+    """Take Ctrl-C and SIGTERM as the sign to stop."""
+    loop = asyncio.get_running_loop()
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, stop.set)
     try:
-        return "\n".join(path.read_text(errors="replace").splitlines()[-lines:])
-    except OSError as exc:
-        return f"(no log: {exc})"
+        yield
+    finally:
+        for number in (signal.SIGINT, signal.SIGTERM):
+            loop.remove_signal_handler(number)
+
+
+async def _answers(url: str) -> bool:
+    async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
+        with suppress(httpx.HTTPError):
+            return not (await client.get(url)).is_error
+    return False
 
 
 def _relative(path: Path) -> str:
@@ -150,22 +226,15 @@ def _relative(path: Path) -> str:
         return str(path)
 
 
-def run(folder: Path, nodes: int, seconds: float | None) -> Result:
-    """Run the demo in `folder` and print as it goes; ticks replace each other on a terminal only."""
-    terminal = sys.stderr.isatty()
-    ticks = 0
-
-    def say(line: str) -> None:
-        sys.stdout.write(line + "\n")
-        sys.stdout.flush()
-
-    def tick(line: str) -> None:
-        nonlocal ticks
-        ticks += 1
-        if terminal:
-            sys.stderr.write(f"\r\033[K{line}   Ctrl-C to stop")
-            sys.stderr.flush()
-        elif ticks % 5 == 1:
-            say(line)
-
-    return asyncio.run(Show(site.plan(folder.resolve(), nodes), say, tick).run(seconds))
+def run(options: Options, printer: Printer) -> Result:
+    """Run a demo. Raises BalanceError when it does not start."""
+    try:
+        return asyncio.run(Show(options, printer).run())
+    except BaseExceptionGroup as group:
+        found = group.subgroup(BalanceError)
+        if found is None:
+            raise
+        first: BaseException = found
+        while isinstance(first, BaseExceptionGroup):
+            first = first.exceptions[0]
+        raise first from group

@@ -1,165 +1,196 @@
-"""A site in one folder: example nodes, a balancer configuration, and the processes that run them."""
+"""The whole site: database, API nodes, name server, balancer; started in order, and what may be done to it."""
 
 import asyncio
-import itertools
-import json
-import os
-import shutil
-import signal
-import socket
-import sys
-from collections.abc import Mapping
-from dataclasses import dataclass
-from importlib.resources import files
-from pathlib import Path
+import time
+from asyncio.subprocess import Process
+from collections.abc import AsyncIterator, Awaitable, Callable
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from typing import Any
 
+import httpx
+
+from balancer.demo import database, files, layout, names, processes, release
+from balancer.demo.layout import Layout, Node
+from balancer.demo.processes import PYTHON, Processes, python, tail
 from balancer.errors import BalanceError
 
-STOP_GRACE_S = 10.0
-PREFERRED_BALANCER_PORT = 8080
-PREFERRED_NODE_PORT = 9001
+START_DEADLINE_S = 60.0
+LOOK_S = 0.05
+Say = Callable[[str, float | None], None]  # a line, and how long it took
 
 
-@dataclass(frozen=True, slots=True)
-class Layout:
-    """Where everything of the demo is. All paths lie under `folder`."""
+@dataclass(slots=True)
+class Site:
+    """A running site. Node names are those of the layout."""
 
-    folder: Path
-    balancer_port: int
-    node_ports: Mapping[str, int]
+    layout: Layout
+    secrets: files.Secrets
+    processes: Processes
+    dsn: str = ""
+    running: dict[str, Process] = field(default_factory=dict)
+    releases: list[release.Release] = field(default_factory=list)
 
-    @property
-    def config(self) -> Path:
-        """The balancer's configuration file."""
-        return self.folder / "arv-balance.yml"
+    async def start_node(self, name: str) -> None:
+        """Start a node with what is installed for it; return when it takes requests. Raises BalanceError."""
+        node = self.layout.nodes[name]
+        process = await self.processes.start(name, self._command(node), self._path(node))
+        self.running[name] = process
+        await self._until(lambda: _listens(node.port), name, process)
 
-    @property
-    def admin_socket(self) -> Path:
-        """The admin API's Unix socket."""
-        return self.folder / "admin.sock"
+    async def stop_node(self, name: str) -> None:
+        """End a node politely."""
+        await processes.stop(self.running[name])
 
-    @property
-    def log(self) -> Path:
-        """What the processes print, access log included."""
-        return self.folder / "demo.log"
+    async def kill_node(self, name: str) -> int:
+        """End a node by SIGKILL; return the pid that it had."""
+        process = self.running[name]
+        await processes.kill(process)
+        return process.pid
 
-    @property
-    def url(self) -> str:
-        """Where clients go."""
-        return f"http://127.0.0.1:{self.balancer_port}"
+    async def add_node(self) -> Node:
+        """Start one more node, in the newest release; the balancer does not know it yet."""
+        node = self.layout.next_node()
+        if self.releases:
+            node.release = str(self.releases[-1].folder)
+        if not self.layout.echo:
+            await asyncio.to_thread(files.write_node, self.layout, node)
+        await self.start_node(node.name)
+        return node
+
+    async def next_release(self) -> release.Release:
+        """Make the next release of the API nodes; nothing runs it yet."""
+        before = self.releases[-1] if self.releases else None
+        folder = self.layout.scratch / "releases" / str(len(self.releases) + 1)
+        made = await asyncio.to_thread(release.make, folder, before)
+        self.releases.append(made)
+        return made
+
+    def install(self, name: str) -> None:
+        """Install the newest release for a node; it runs it from its next start on."""
+        self.layout.nodes[name].release = str(self.releases[-1].folder)
+
+    async def restart_database(self) -> None:
+        """End PostgreSQL with all its connections, and start it again."""
+        await database.restart(await asyncio.to_thread(database.server, self.layout))
+
+    async def start_balancer(self) -> None:
+        """Start the balancer; return when all nodes serve."""
+        command = python("balancer", "serve", "--config", str(self.layout.config))
+        process = await self.processes.start("balancer", command)
+        self.running["balancer"] = process
+        await self._until(self._all_serve, "balancer", process)
+
+    async def start_dns(self) -> None:
+        """Start the sender of DNS updates."""
+        command = python("balancer", "dns", "run", "--config", str(self.layout.config))
+        self.running["dns"] = await self.processes.start("dns", command)
+
+    async def status(self) -> dict[str, Any]:
+        """Return what the balancer says of itself. Raises httpx.HTTPError."""
+        transport = httpx.AsyncHTTPTransport(uds=str(self.layout.admin_socket))
+        async with httpx.AsyncClient(base_url="http://localhost", transport=transport, timeout=5) as client:
+            found: dict[str, Any] = (await client.get("/v1/status")).json()
+            return found
+
+    async def stop(self) -> None:
+        """End what runs: first what clients see, then what that needs."""
+        for name in ("official", "balancer", *self.layout.nodes, "dns"):
+            if name in self.running:
+                await processes.stop(self.running[name])
+
+    def _command(self, node: Node) -> list[str]:
+        if self.layout.echo:
+            script = str(files.example_node())
+            return [*PYTHON, script, "--name", node.name, "--port", str(node.port)]
+        migrate = ["--no-migrate"] if node.release else []  # an upgrade migrates once, as a step of its own
+        return python("balancer", "api", "--config", str(self.layout.node_file(node.name)), *migrate)
+
+    @staticmethod
+    def _path(node: Node) -> dict[str, str]:
+        return {"PYTHONPATH": node.release} if node.release else {}
+
+    async def _all_serve(self) -> bool:
+        try:
+            status = await self.status()
+        except httpx.HTTPError:
+            return False
+        return bool(status["serving"] == len(self.layout.nodes))
+
+    async def _until(self, is_ready: Callable[[], Awaitable[bool]], name: str, process: Process) -> None:
+        deadline = time.monotonic() + START_DEADLINE_S
+        while not await is_ready():
+            if process.returncode is not None or time.monotonic() > deadline:
+                ended = f"it ended with {process.returncode}" if process.returncode is not None else "not in time"
+                log = await asyncio.to_thread(tail, self.layout.logs / f"{name}.log")
+                raise BalanceError(f"{name} does not start: {ended}\n{log}")
+            await asyncio.sleep(LOOK_S)
 
 
-def plan(folder: Path, nodes: int) -> Layout:
-    """Choose free loopback ports, the well-known ones where they are free."""
-    taken: set[int] = set()
-    ports = {f"api{i}": _free_port(PREFERRED_NODE_PORT + i - 1, taken) for i in range(1, nodes + 1)}
-    return Layout(folder=folder, balancer_port=_free_port(PREFERRED_BALANCER_PORT, taken), node_ports=ports)
-
-
-def _free_port(preferred: int, taken: set[int]) -> int:
-    # Below the ephemeral range, so that no outgoing connection of the demo takes it meanwhile.
-    for port in itertools.chain([preferred], range(preferred + 1000, preferred + 1200)):
-        with socket.socket() as probe:
-            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
-            try:
-                probe.bind(("127.0.0.1", port))
-            except OSError:
-                continue
-        if port not in taken:
-            taken.add(port)
-            return port
-    raise BalanceError(f"no free port near {preferred} on 127.0.0.1")
-
-
-def write(layout: Layout) -> None:
-    """Make the folder (an old demo's is replaced) with the configuration and an `env` file for another terminal.
-
-    Raises BalanceError when an earlier demo still runs in it.
-    """
-    pid_file = layout.folder / "pid"
-    if pid_file.exists() and _alive(int(pid_file.read_text() or "0")):
-        raise BalanceError(f"a demo already runs here (pid {pid_file.read_text()}); stop it first, or use --folder")
-    shutil.rmtree(layout.folder, ignore_errors=True)
-    layout.folder.mkdir(parents=True, mode=0o700)
-    pid_file.write_text(str(os.getpid()))
-    layout.config.write_text(_config(layout))
-    bin_dir = Path(sys.executable).parent
-    (layout.folder / "env").write_text(
-        f'export ARV_BALANCE_ADMIN="unix:{layout.admin_socket}"\n'
-        f'export ARV_BALANCE_CONFIG="{layout.config}"\n'
-        f'export PATH="{bin_dir}:$PATH"\n'
-    )
-
-
-def _alive(pid: int) -> bool:
-    if pid <= 0:
-        return False
+async def _listens(port: int) -> bool:
     try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
+        _, writer = await asyncio.open_connection("127.0.0.1", port)
+    except OSError:
         return False
-    except PermissionError:
-        return True
+    writer.close()
     return True
 
 
-def _config(layout: Layout) -> str:
-    nodes = "\n".join(f'  {name}: {{url: "http://127.0.0.1:{port}"}}' for name, port in layout.node_ports.items())
-    order = ", ".join(layout.node_ports)
-    return f"""\
-version: 1
-cluster: xdemo
-preset: arvados
-listen:
-  - {{bind: "127.0.0.1:{layout.balancer_port}"}}
-nodes:
-{nodes}
-designated:
-  dns: {{order: [{order}], failover: automatic, failback: manual}}
-health: {{path: /_health/ping, token: null, expect: {{json: {{health: OK}}}}, interval: 1s, timeout: 900ms}}
-balance: {{policy: least_requests, slow_start: 3s}}
-workers: auto
-admin: {{socket: {json.dumps(str(layout.admin_socket))}}}
-state: {{dir: {json.dumps(str(layout.folder / "state"))}}}
-log: {{access: json}}
-"""
+@asynccontextmanager
+async def opened(where: Layout, say: Say) -> AsyncIterator[Site]:
+    """Start everything; end and remove everything at the end, also when this process is killed. Raises BalanceError."""
+    async with AsyncExitStack() as ending:
+        await asyncio.to_thread(layout.claim, where.folder)
+        site = Site(where, files.Secrets(), await ending.enter_async_context(processes.kept(where)))
+        ending.push_async_callback(site.stop)
+        await (_start_echo if where.echo else _start_api)(site, say, ending)
+        clock = Clock(say)
+        await site.start_balancer()
+        serving = f"{len(where.nodes)}/{len(where.nodes)} nodes serve"
+        clock.say(f"balancer    {where.url}, https on :{where.https}, {serving}")
+        yield site
 
 
-def example_node() -> Path:
-    """The example node's program: beside the package when installed, in `examples/` of a checkout."""
-    packaged = Path(str(files("balancer") / "_examples" / "echo_node.py"))
-    return packaged if packaged.is_file() else Path(__file__).parents[2] / "examples" / "echo_node.py"
+async def _start_api(site: Site, say: Say, ending: AsyncExitStack) -> None:
+    where, clock = site.layout, Clock(say)
+    found = await asyncio.to_thread(database.server, where)
+    site.dsn = await asyncio.to_thread(found.start)
+    clock.say(f"PostgreSQL  {await asyncio.to_thread(database.version, found)}, on a Unix socket")
+    await asyncio.to_thread(files.write, where, site.secrets, site.dsn)
+    for node in where.nodes.values():
+        await asyncio.to_thread(files.write_node, where, node)
+    async with asyncio.TaskGroup() as group:
+        for name in where.nodes:
+            group.create_task(site.start_node(name))
+    clock.say(f"API nodes   {_urls(where)}")
+    steps = await database.applied(site.dsn)
+    clock.say(f"schema      {steps} migrations, applied once by three nodes at once")
+    await ending.enter_async_context(names.authority(where, site.secrets.dns))
+    await site.start_dns()
+    clock.say(f"DNS         127.0.0.1:{where.dns}, zone {layout.DOMAIN}, updates by TSIG")
 
 
-def node_command(name: str, port: int) -> list[str]:
-    """Command line of one example node."""
-    return [sys.executable, "-P", str(example_node()), "--name", name, "--port", str(port)]
+async def _start_echo(site: Site, say: Say, _ending: AsyncExitStack) -> None:
+    where, clock = site.layout, Clock(say)
+    await asyncio.to_thread(files.write, where, site.secrets, "")
+    async with asyncio.TaskGroup() as group:
+        for name in where.nodes:
+            group.create_task(site.start_node(name))
+    clock.say(f"echo nodes  {_urls(where)}")
 
 
-def balancer_command(layout: Layout) -> list[str]:
-    """Command line of the balancer."""
-    return [sys.executable, "-P", "-m", "balancer", "serve", "--config", str(layout.config)]
+def _urls(where: Layout) -> str:
+    return "  ".join(f"{node.name} :{node.port}" for node in where.nodes.values())
 
 
-async def start(layout: Layout, command: list[str]) -> asyncio.subprocess.Process:
-    """Start a process in a group of its own (Ctrl-C reaches the demo alone), its output going to the log."""
-    log = os.open(layout.log, os.O_WRONLY | os.O_CREAT | os.O_APPEND | os.O_CLOEXEC, 0o600)
-    try:
-        return await asyncio.create_subprocess_exec(
-            *command, stdin=asyncio.subprocess.DEVNULL, stdout=log, stderr=log, start_new_session=True
-        )
-    finally:
-        os.close(log)
+class Clock:
+    """Says lines with the time since the line before."""
 
+    def __init__(self, say: Say) -> None:
+        self._say, self._at = say, time.monotonic()
 
-async def stop(process: asyncio.subprocess.Process) -> None:
-    """End a process: politely, then not."""
-    if process.returncode is not None:
-        return
-    process.send_signal(signal.SIGTERM)
-    try:
-        async with asyncio.timeout(STOP_GRACE_S):
-            await process.wait()
-    except TimeoutError:
-        os.killpg(process.pid, signal.SIGKILL)
-        await process.wait()
+    def say(self, text: str) -> None:
+        """Say what was done since."""
+        now = time.monotonic()
+        self._say(text, now - self._at)
+        self._at = now

@@ -15,12 +15,12 @@ import pytest
 from balancer.model import Outcome
 from tests.support.api import ROOT, api_template, client_of
 from tests.support.apisite import ApiSite
+from tests.support.officialclient import client_python
 from tests.support.postgres import TestServer, postgres_server
 
-__all__ = ["api_template", "postgres_server"]
+__all__ = ["api_template", "client_python", "postgres_server"]
 pytestmark = [pytest.mark.pg, pytest.mark.e2e, pytest.mark.timeout(180)]
 HERE = Path(__file__).parent
-REPOSITORY = HERE.parent.parent
 RESOURCES = (
     "groups", "links", "collections", "logs", "nodes", "workflows", "virtual_machines", "keep_services", "users",
     "api_client_authorizations", "container_requests", "containers", "authorized_keys",
@@ -28,15 +28,6 @@ RESOURCES = (
 BULK = """INSERT INTO logs (uuid, owner_uuid, event_type, created_at)
  SELECT 'zzzzz-57u5n-' || lpad(n::text, 15, '0'), 'zzzzz-tpzed-000000000000000', 'bulk',
         timestamptz '2026-01-01' + (n % 7) * interval '1 microsecond' FROM generate_series(1, $1) n"""
-
-
-@pytest.fixture(scope="session")
-def client_python() -> Path:
-    """The Python of an environment with the official client."""
-    script = REPOSITORY / "tools" / "official-client"
-    done = subprocess.run([script], cwd=REPOSITORY, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stderr[-2000:]
-    return REPOSITORY / done.stdout.strip().splitlines()[-1]
 
 
 @pytest.fixture(scope="module")
