@@ -11,7 +11,7 @@ logger = logging.getLogger(__name__)
 
 BUFFER_BYTES = 4 << 20
 BATCH_BYTES = 4096  # PIPE_BUF: a write up to this is whole or not at all, so workers' lines never mix in a pipe
-FILE_BATCH_BYTES = 64 << 10  # O_APPEND writes to a file are whole at any size
+FILE_BATCH_BYTES = 64 << 10  # to all else; O_APPEND writes to a file are whole at any size
 WORTH_LINES = 24  # fewer wait up to DELAY_NS for more: a write costs as much as three lines
 DELAY_NS = 20_000_000
 FULL_WAIT_NS = 50_000_000
@@ -20,7 +20,19 @@ FULL_WAIT_NS = 50_000_000
 class LogWriter:
     """Owns a description of the log of its own, so that it can be non-blocking without anybody else noticing."""
 
-    __slots__ = ("_batch", "_dropped", "_fd", "_path", "_rest", "_size", "_sock", "_written", "_written_at", "lines")
+    __slots__ = (
+        "_batch",
+        "_dropped",
+        "_fd",
+        "_may_wait",
+        "_path",
+        "_rest",
+        "_size",
+        "_sock",
+        "_written",
+        "_written_at",
+        "lines",
+    )
 
     def __init__(self, fd: int) -> None:
         """Write to what `fd` is open on; `fd` itself stays the caller's."""
@@ -32,18 +44,21 @@ class LogWriter:
         self._sock: socket.socket | None = None
         self._fd = -1
         self._batch = BATCH_BYTES
+        self._may_wait = False  # writing could wait for the reader, so that has to be asked before
         self._attach(fd)
 
     def _attach(self, fd: int) -> None:
         kind = os.fstat(fd).st_mode
-        self._batch = FILE_BATCH_BYTES if stat.S_ISREG(kind) else BATCH_BYTES
+        self._batch = _batch_bytes(kind)
+        self._may_wait = False
         if stat.S_ISSOCK(kind):
             self._sock = socket.socket(fileno=os.dup(fd))
             return
         try:
             self._fd = os.open(f"/proc/self/fd/{fd}", os.O_WRONLY | os.O_APPEND | os.O_NONBLOCK | os.O_CLOEXEC)
-        except OSError:  # no /proc, or not ours to open: then `poll` says whether a small write would wait
+        except OSError:  # no /proc, or not ours to open: then `select` says whether a small write would wait
             self._fd = os.dup(fd)
+            self._batch, self._may_wait = BATCH_BYTES, not stat.S_ISREG(kind)
 
     def reopen(self, fd: int | None) -> None:
         """Go on with another descriptor (which stays the caller's), or open the path again. Raises OSError."""
@@ -55,7 +70,8 @@ class LogWriter:
             self._attach(fd)
         else:
             self._fd = _open(self._path)
-            self._sock, self._batch = None, FILE_BATCH_BYTES
+            self._sock, self._may_wait = None, False
+            self._batch = _batch_bytes(os.fstat(self._fd).st_mode)
         if old_sock is not None:
             old_sock.close()
         elif old_fd >= 0:
@@ -95,6 +111,10 @@ class LogWriter:
         """Write one batch; False when the reader has to catch up first."""
         if self._rest:
             data, taken = self._rest, 0
+        elif self._size <= self._batch:
+            data, taken = b"".join(self.lines), len(self.lines)
+            self._size = 0
+            self.lines.clear()
         else:
             taken = size = 0
             for line in self.lines:
@@ -122,7 +142,7 @@ class LogWriter:
     def _send(self, data: bytes) -> int:
         if self._sock is not None:
             return self._sock.send(data, socket.MSG_DONTWAIT)
-        if self._batch == BATCH_BYTES and not select.select([], [self._fd], [], 0)[1]:
+        if self._may_wait and not select.select([], [self._fd], [], 0)[1]:
             raise BlockingIOError
         return os.write(self._fd, data)
 
@@ -145,6 +165,10 @@ class LogWriter:
             self._sock.close()
         elif self._fd >= 0:
             os.close(self._fd)
+
+
+def _batch_bytes(kind: int) -> int:
+    return BATCH_BYTES if stat.S_ISFIFO(kind) or stat.S_ISSOCK(kind) else FILE_BATCH_BYTES
 
 
 def _open(path: str) -> int:
