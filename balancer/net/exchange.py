@@ -610,6 +610,26 @@ class CheckedExchange(Exchange):
         super().__setattr__(name, value)
 
 
+_ORDINARY = (
+    *("client", "site", "method", "path", "host", "agent", "started_at", "target", "request_id", "head"),
+    *("node", "chosen_at", "connected_at", "state", "upstream", "body", "request_bytes", "sent_bytes"),
+    *("status", "first_byte_at", "response_bytes", "response_head", "downstream", "done_at", "last_node", "complete"),
+    *("done", "outcome", "cause"),
+)
+
+
+def share_keys() -> None:
+    """Have CPython lay out all exchanges for the attributes that ordinary ones have, before there is any.
+
+    It takes the layout (at most 29 names) from the first instances; with many made at once before one is filled it
+    takes too few, and each exchange gets a dictionary of its own: 0.4 us.
+    """
+    exchange = Exchange()
+    for name in _ORDINARY:
+        setattr(exchange, name, None)
+
+
+share_keys()
 make_exchange = CheckedExchange if sys.flags.dev_mode else Exchange
 
 
