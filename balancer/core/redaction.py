@@ -45,6 +45,8 @@ class Redactor:
         # One byte in bytes is 17 ns; without any of "?", "=", "%", "@" there is neither a parameter nor a userinfo.
         if 63 not in target and 61 not in target and 37 not in target and 64 not in target:
             return target
+        if 37 not in target and 64 not in target and self._shared is not None and self._shared not in target:
+            return target  # nothing to decode, and no name can be in it
         if not self._suspect(target):
             return target
         path, question, query = target.partition(b"?")

@@ -106,58 +106,95 @@ def make_formatter(log: AccessLog) -> Formatter | None:
 
 
 _STATUS = {status: b"%d" % status for status in range(600)}
-_AGENTS = 1024  # so many are remembered quoted; clients send the same one again and again
+_OK = Cause.OK  # looking a member up in its enum costs 90 ns
+_REMEMBERED = 1024  # addresses and agents of clients; the same ones come again and again
 
 
 def _seconds(ns: int) -> bytes:
     return b"%.6f" % (ns / 1e9)
 
 
-def _json(redactor: Redactor) -> Formatter:
-    agents: dict[bytes, bytes] = {}
+_OPENING = b'{"timestamp":"%b","severity":"INFO","event.name":"http.access","http.request.method":"'
+_FROM = b',"client.address":"%b","user_agent.original":"%b","network.protocol.version":"1.%d","request_id":"'
+_ATTEMPTS = (
+    b'","arv.node":"%b","arv.attempts":%d,"arv.history":"%b","arv.retry_reason":"%b"'
+    b',"arv.queue_s":%.6f,"arv.connect_s":%.6f,"arv.ttfb_s":'
+)
+_WELL = b',"arv.termination":"ok","arv.bytes_in":0,"arv.bytes_out":'
+_END = b',"arv.termination":"%b","arv.bytes_in":%d,"arv.bytes_out":'
+_ROUTE = b',"arv.route_class":"%b"}\n'
 
-    def agent_of(agent: bytes) -> bytes:
-        if len(agents) >= _AGENTS:
-            agents.clear()
-        made = agents[agent] = quoted(agent)
+
+class _Pieces:
+    """Pieces of JSON lines that are the same for many, made once."""
+
+    def __init__(self) -> None:
+        self.froms: dict[tuple[str, bytes, bool], bytes] = {}
+        self.nodes: dict[bytes, bytes] = {}
+        self.routes: dict[bytes, bytes] = {}
+
+    def from_of(self, key: tuple[str, bytes, bool]) -> bytes:
+        """Address, agent and protocol of a client."""
+        if len(self.froms) >= _REMEMBERED:
+            self.froms.clear()
+        address, agent, http11 = key
+        made = self.froms[key] = _FROM % (address.encode(), quoted(agent), http11)
         return made
 
-    def attempts_of(entry: Entry) -> bytes:
-        """What is the same for nearly all exchanges: one attempt, on a kept connection, without waiting."""
-        chosen, connected = entry.chosen_at, entry.connected_at
-        return (
-            b'","arv.attempts":%d,"arv.history":"%b","arv.retry_reason":"%b","arv.queue_s":%.6f,"arv.connect_s":%.6f'
-        ) % (
-            entry.attempts if chosen else 0,
-            entry.history,
-            entry.retry_reason.encode(),
-            entry.waited_ns / 1e9,
-            (connected - chosen) / 1e9 if connected and chosen else 0.0,
-        )
+    def at_once(self, node: bytes) -> bytes:
+        """One attempt, on a kept connection, without waiting."""
+        made = self.nodes[node] = _ATTEMPTS % (node, 1, b"", b"", 0.0, 0.0)
+        return made
 
-    once = b'","arv.attempts":1,"arv.history":"","arv.retry_reason":"","arv.queue_s":0.000000,"arv.connect_s":0.000000'
+    def route_of(self, name: bytes) -> bytes:
+        """The end of a line."""
+        made = self.routes[name] = _ROUTE % name
+        return made
+
+
+def _attempts(entry: Entry) -> bytes:
+    chosen, connected = entry.chosen_at, entry.connected_at
+    return _ATTEMPTS % (
+        entry.last_node,
+        entry.attempts if chosen else 0,
+        entry.history,
+        entry.retry_reason.encode(),
+        entry.waited_ns / 1e9,
+        (connected - chosen) / 1e9 if connected and chosen else 0.0,
+    )
+
+
+def _json(redactor: Redactor) -> Formatter:
+    # A line is one join of few pieces: 1.1 us, against 4.5 us for formatting its 21 values. Lines of one turn have one
+    # time, and often one duration.
+    pieces = _Pieces()
+    froms, nodes, routes = pieces.froms, pieces.nodes, pieces.routes
+    opened_at, opening = -1, b""
+    spent_ns, spent = -1, b""
 
     def line(entry: Entry, clock: Clock, now: int) -> bytes:
-        # One join of ready pieces: 1.3 us a line, against 4.5 us for formatting 21 values.
+        nonlocal opened_at, opening, spent_ns, spent
+        if now != opened_at:
+            opened_at, opening = now, _OPENING % clock.iso(now)
+        started, chosen, first, cause = entry.started_at, entry.chosen_at, entry.first_byte_at, entry.cause
+        if now - started != spent_ns:
+            spent_ns = now - started
+            spent = _seconds(spent_ns)
         target = redactor.target(entry.path)
         path, _, query = target.partition(b"?")
-        if not is_plain(target):
+        # What a node answered had a target of visible characters (34 is the quote, 92 the backslash).
+        if 34 in target or 92 in target or (cause is not _OK and not is_plain(target)):
             path, query = quoted(path), quoted(query)
-        started, chosen, first = entry.started_at, entry.chosen_at, entry.first_byte_at
-        duration = _seconds(now - started)
-        ordinary = (
-            chosen
-            and entry.connected_at == chosen
-            and not entry.waited_ns
-            and not entry.history
-            and entry.attempts == 1
-        )
-        size_in, agent = entry.request_bytes, entry.agent
+        node, route, size_in = entry.last_node, entry.target.name, entry.request_bytes
+        is_ordinary = chosen and entry.connected_at == chosen and entry.attempts == 1 and not entry.waited_ns
+        if not is_ordinary or entry.history:
+            attempts = _attempts(entry)
+        else:
+            attempts = nodes[node] if node in nodes else pieces.at_once(node)
+        key = (entry.client_address or entry.client.peer, entry.agent, entry.http11)
         return b"".join(
             (
-                b'{"timestamp":"',
-                clock.iso(now),
-                b'","severity":"INFO","event.name":"http.access","http.request.method":"',
+                opening,
                 entry.method,
                 b'","url.path":"',
                 path,
@@ -166,29 +203,14 @@ def _json(redactor: Redactor) -> Formatter:
                 b'","http.response.status_code":',
                 _STATUS[entry.status],
                 b',"http.server.request.duration":',
-                duration,
-                b',"client.address":"',
-                (entry.client_address or entry.client.peer).encode(),
-                b'","user_agent.original":"',
-                agents[agent] if agent in agents else agent_of(agent),
-                b'","network.protocol.version":"1.1","request_id":"'
-                if entry.http11
-                else b'","network.protocol.version":"1.0","request_id":"',
+                spent,
+                froms[key] if key in froms else pieces.from_of(key),
                 entry.request_id,
-                b'","arv.node":"',
-                entry.last_node,
-                once if ordinary else attempts_of(entry),
-                b',"arv.ttfb_s":',
-                (duration if first == now else _seconds(first - started)) if first else b"0.000000",
-                b',"arv.termination":"',
-                entry.cause.encode(),
-                b'","arv.bytes_in":',
-                b"%d" % size_in if size_in else b"0",
-                b',"arv.bytes_out":',
+                attempts,
+                (spent if first == now else _seconds(first - started)) if first else b"0.000000",
+                _WELL if cause is _OK and not size_in else _END % (cause.encode(), size_in),
                 b"%d" % entry.response_bytes,
-                b',"arv.route_class":"',
-                entry.target.name,
-                b'"}\n',
+                routes[route] if route in routes else pieces.route_of(route),
             )
         )
 

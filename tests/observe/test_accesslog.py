@@ -104,7 +104,14 @@ def test_what_is_not_ordinary_shows(entry: Entry, key: str, value: object) -> No
 
 @given(st.binary(max_size=40), st.binary(max_size=40))
 def test_a_json_line_is_valid_whatever_the_client_sent(path: bytes, agent: bytes) -> None:
-    parsed(Entry(path=path, agent=agent))
+    parsed(Entry(path=path, agent=agent, cause=Cause.MALFORMED))
+
+
+@given(st.binary(max_size=40).map(lambda text: b"/" + bytes(33 + byte % 94 for byte in text)))
+def test_a_json_line_of_a_request_that_was_forwarded_is_valid(target: bytes) -> None:
+    found = parsed(Entry(path=target))
+    query = found["url.query"]
+    assert found["url.path"] + (f"?{query}" if b"?" in target else "") == target.decode()
 
 
 @given(st.binary(max_size=40))
