@@ -73,8 +73,9 @@ class Maintenance:
             continue
 
     async def expired_tokens(self, run: Run) -> None:
-        """Delete tokens that are over; they are refused by their time anyway."""
+        """Delete tokens and logins that are over; they are refused by their time anyway."""
         await self._until_empty(run, "tokens_delete")
+        await self._until_empty(run, "logins_delete")
 
     async def idempotency_keys(self, run: Run) -> None:
         """Forget keys a day old."""

@@ -18,6 +18,7 @@ from apiserver.errors import SettingsError
 from apiserver.events import Pump
 from apiserver.http.application import Application, Parts
 from apiserver.http.limiter import Limiter
+from apiserver.http.login import LoginPages
 from apiserver.http.metrics import Metrics
 from apiserver.http.request import networks
 from apiserver.http.routing import PREFIX, Router
@@ -154,6 +155,8 @@ class Node:
             f"{PREFIX}vocabulary": encoded(self._context.vocabulary),
         }
         dispatcher = Dispatcher(self._context, self._store, self._authenticator, committed=self._pump.nudge)
+        trusted = networks(settings.trusted_proxies)
+        pages = LoginPages(settings, dispatcher, trusted)
         return Application(
             Parts(
                 settings,
@@ -163,9 +166,10 @@ class Node:
                 self._metrics,
                 self._limiter,
                 documents,
-                networks(settings.trusted_proxies),
+                trusted,
                 self._registry.wrappers(),
                 self._websockets.handle,
+                {"/login": pages.login, "/logout": pages.logout},
             )
         ).build()
 

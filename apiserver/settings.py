@@ -77,6 +77,16 @@ class Users:
 
 
 @dataclass(frozen=True, slots=True)
+class Login:
+    """Login by browser: an OpenID Connect provider, `Login.OpenIDConnect`; without an issuer there is none."""
+
+    issuer: str = ""
+    client_id: str = ""
+    client_secret: str = field(default="", repr=False)
+    trusted_clients: tuple[str, ...] = ()  # sites, besides our own, that a browser may bring its token to
+
+
+@dataclass(frozen=True, slots=True)
 class Nodes:
     """How compute nodes get their names: `Containers.SLURM.Managed`."""
 
@@ -121,6 +131,7 @@ class Settings:
     audit_logs: AuditLogs = field(default_factory=AuditLogs)
     collections: Collections = field(default_factory=Collections)
     users: Users = field(default_factory=Users)
+    login: Login = field(default_factory=Login)
     nodes: Nodes = field(default_factory=Nodes)
     containers: Containers = field(default_factory=Containers)
     storage_classes: Mapping[str, Any] = field(default_factory=lambda: {"default": {"Default": True}})
@@ -135,6 +146,7 @@ _SECTIONS = {
     "users": ("Users", Users),
     "containers": ("Containers", Containers),
 }
+_OWN_SECTIONS: dict[str, type[Any]] = {"nodes": Nodes, "login": Login}  # made up of several there
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -173,6 +185,8 @@ def validate(settings: Settings) -> list[str]:
         faults.append("system_root_token (SystemRootToken): must be set")
     if urlsplit(settings.external_url).scheme not in ("http", "https"):
         faults.append(f"external_url (Services.Controller.ExternalURL): {settings.external_url!r} is no http(s) URL")
+    if settings.login.issuer and not settings.login.client_id:
+        faults.append("login.client_id (Login.OpenIDConnect.ClientID): must be set when there is an issuer")
     if settings.database_pool < 1:
         faults.append("database pool: must be at least 1")
     if not settings.listen:
@@ -204,6 +218,7 @@ def _arvados(document: dict[str, Any], environ: Mapping[str, str], faults: list[
         system_root_token=str(config.get("SystemRootToken", "")),
         management_token=str(config.get("ManagementToken", "")),
         issue_trusted_tokens=bool(_mapping(config, "Login").get("IssueTrustedTokens", True)),
+        login=_login(_mapping(config, "Login"), faults),
         nodes=_nodes(managed),
         storage_classes=_mapping(config, "StorageClasses") or {"default": {"Default": True}},
         external_urls={name: url for name, url in external.items() if url},
@@ -217,8 +232,8 @@ def _own(document: dict[str, Any], environ: Mapping[str, str], faults: list[str]
     for key, value in document.items():
         if key not in known:
             faults.append(f"{key}: is unknown; known are {', '.join(sorted(known))}")
-        elif key in _SECTIONS or key == "nodes":
-            kind = Nodes if key == "nodes" else _SECTIONS[key][1]
+        elif key in _SECTIONS or key in _OWN_SECTIONS:
+            kind = _OWN_SECTIONS.get(key) or _SECTIONS[key][1]
             values[key] = _section(kind, _known(kind, value, key, faults), key, faults)
         elif key.endswith("_token"):
             values[key] = _secret(key, value, faults)
@@ -261,7 +276,8 @@ def _section(kind: type[Any], config: Mapping[str, Any], title: str, faults: lis
         if key is None or config[key] is None:
             continue
         try:
-            values[item.name] = _coerce(config[key], getattr(defaults, item.name))
+            value = config[key] if item.repr else _secret(f"{title}.{key}", config[key], faults)
+            values[item.name] = _coerce(value, getattr(defaults, item.name))
         except (ValueError, TypeError) as exc:
             faults.append(f"{title}.{key}: {exc}")
     return replace(defaults, **values)
@@ -284,6 +300,14 @@ def _coerce(value: Any, default: Any) -> Any:
     if isinstance(default, tuple):
         return tuple(value)
     return str(value)
+
+
+def _login(config: Mapping[str, Any], faults: list[str]) -> Login:
+    provider = _mapping(config, "OpenIDConnect")
+    if not provider.get("Enable"):
+        return Login(trusted_clients=tuple(map(str, _mapping(config, "TrustedClients"))))
+    found: Login = _section(Login, provider, "Login.OpenIDConnect", faults)
+    return replace(found, trusted_clients=tuple(map(str, _mapping(config, "TrustedClients"))))
 
 
 def _nodes(managed: Mapping[str, Any]) -> Nodes:

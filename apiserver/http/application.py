@@ -33,6 +33,7 @@ CORS = {
 }
 _JSON = "application/json"
 Handler = Callable[[web.Request], Awaitable[web.StreamResponse]]
+Page = Callable[[web.Request, str], Awaitable[web.Response]]  # the request and its id
 
 
 @dataclass(frozen=True, slots=True)
@@ -49,6 +50,7 @@ class Parts:
     trusted: tuple[Network, ...]
     wrappers: frozenset[str]
     websocket: Handler | None = None
+    pages: Mapping[str, Page] = field(default_factory=dict)  # by path
 
 
 @dataclass(slots=True)
@@ -127,14 +129,21 @@ class Application:
             return _document(request, document)
         if path.startswith("/discovery/"):
             raise NotFoundError("Path not found: unknown API name or version")
+        if page := self._parts.pages.get(path):
+            trace.operation = path
+            self._require_healthy()
+            return await page(request, trace.identity)
         if path == "/websocket" and self._parts.websocket is not None:
             trace.operation = path
             return await self._parts.websocket(request)
         return await self._operate(request, trace)
 
-    async def _operate(self, request: web.Request, trace: _Trace) -> web.Response:
+    def _require_healthy(self) -> None:
         if error := self._parts.monitor.error():
             raise UnavailableError(error)
+
+    async def _operate(self, request: web.Request, trace: _Trace) -> web.Response:
+        self._require_healthy()
         settings = self._parts.settings
         lock = request.rel_url.path.endswith("/lock")
         priority = LOCK_PRIORITY if lock else INTERACTIVE_PRIORITY if "Origin" in request.headers else 0

@@ -70,6 +70,11 @@ DELETE FROM api_client_authorizations WHERE id IN (
   SELECT id FROM api_client_authorizations
    WHERE least(expires_at, refreshes_at) <= clock_timestamp() ORDER BY id LIMIT $1 FOR UPDATE SKIP LOCKED);
 
+-- name: logins_delete
+DELETE FROM finished_logins WHERE nonce IN (
+  SELECT nonce FROM finished_logins WHERE finished_at < clock_timestamp() - interval '1 hour'
+   ORDER BY finished_at LIMIT $1 FOR UPDATE SKIP LOCKED);
+
 -- name: keys_delete
 DELETE FROM idempotency_keys WHERE (owner_uuid, key) IN (
   SELECT owner_uuid, key FROM idempotency_keys WHERE created_at < clock_timestamp() - interval '24 hours'
