@@ -19,6 +19,8 @@ from balancer.control.admin.services import Services
 from balancer.control.admin.sockets import host_names, listening
 from balancer.control.board import Board
 from balancer.control.certificates import Certificates
+from balancer.control.dashboard.dashboard import Dashboard
+from balancer.control.dashboard.sessions import Sessions
 from balancer.control.designation_store import FileStore, Stores
 from balancer.control.designations import DesignationKeeper
 from balancer.control.events import EventLog
@@ -44,6 +46,7 @@ from balancer.errors import BalanceError, ConfigError
 from balancer.model import Admin, Health, Snapshot
 from balancer.observe import counts
 from balancer.observe.metrics import Metrics
+from balancer.observe.series import Series
 from balancer.wire import Message
 
 logger = logging.getLogger(__name__)
@@ -63,6 +66,7 @@ class Outside:
     intents: IntentStore
     designations: StateFile
     versions: StateFile
+    sessions: StateFile
     upgrade: Journal
     clock: Clock
     workers: int | None = None  # stands above the configuration
@@ -82,7 +86,7 @@ class Control:
         self._reader = Reader(self._site, outside.config, outside.events, outside.clock, last_good=outside.last_good)
         self._vault = Vault(self._unreadable)
         self._versions = Versions(outside.versions, outside.events)
-        self._trend = counts.Trend()
+        self._trend, self._series = counts.Trend(), Series()
         self._upkeep = Upkeep(self._site, outside.events)
         self._stores = Stores(FileStore(outside.designations, self._unreadable), lambda: self._vault.opened.database)
         self._designations = DesignationKeeper(
@@ -108,7 +112,8 @@ class Control:
         sources = self._made_sources()
         self._gatherer = Gatherer(sources, outside.events)
         self._status = Status(sources)
-        self._api = self._made_api()
+        self._sessions = Sessions(outside.sessions, outside.clock)
+        self._dashboard, self._api = self._made_api()
         self._work: asyncio.Queue[str] = asyncio.Queue()
         self._stack = AsyncExitStack()
 
@@ -127,7 +132,7 @@ class Control:
             peers=self._peers,
         )
 
-    def _made_api(self) -> Api:
+    def _made_api(self) -> tuple[Dashboard, Api]:
         outside, site = self._outside, self._site
         actions = NodeActions(site=site, board=outside.board, prober=self._prober, events=outside.events)
         services = Services(
@@ -142,13 +147,16 @@ class Control:
             publisher=outside.publisher,
             explain=self._gatherer.explain,
             metrics=Metrics(outside.board.shared, self._gatherer.facts).exposition,
+            series=self._series,
+            login_code=self._sessions.offer_code,
         )
         gate = Gate(
             tokens=lambda: self._vault.opened.tokens,
             hosts=lambda: [*host_names(), *self._site.config.admin.hosts],
             management_token=self._management_token,
         )
-        return Api(endpoints(services), gate, self._count_action)
+        dashboard = Dashboard(services, gate, self._sessions, self._count_action)
+        return dashboard, Api(endpoints(services), gate, self._count_action, dashboard)
 
     # --- what others tell us --------------------------------------------------------------------------------
 
@@ -259,6 +267,7 @@ class Control:
             ("designations", self._designations.run()),
             ("versions", self._versions.run()),
             ("work", self._do_work()),
+            ("dashboard", self._dashboard.run()),
             ("secrets", self._keep_secrets()),
             ("peers", self._peers.run(self._status.cluster)),
             ("addresses", self._addresses.run(self._names, self._addresses_changed)),
@@ -289,6 +298,7 @@ class Control:
     async def _use_first(self, current: Current) -> None:
         await self._vault.open(current.config, ())
         await self._versions.load()
+        await self._sessions.load()
         await self._upgrades.load()
         await self._designations.load(current.config)
         await self._site.use(current)
@@ -316,7 +326,9 @@ class Control:
         while True:
             slots = [node.slot for node in self._site.snapshot.nodes if node.admin is not Admin.REMOVED]
             self._certificates.look()
-            self._trend.add(counts.read(self._board.shared, slots, self._clock.monotonic()))
+            reading = counts.read(self._board.shared, slots, self._clock.monotonic())
+            self._trend.add(reading)
+            self._series.add(reading)
             text = self._status.line()
             if text != said:
                 await self._outside.parent.send({"type": "status", "text": text})

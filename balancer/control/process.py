@@ -92,6 +92,7 @@ async def run(child: Child) -> None:
                 intents=intents,
                 designations=state_file(child, "designations.json", clock),
                 versions=state_file(child, "versions.json", clock),
+                sessions=state_file(child, "sessions.json", clock),
                 upgrade=Journal(child.run_dir.parent / "upgrade.jsonl"),
                 clock=clock,
                 workers=child.overrides.get("workers"),

@@ -7,12 +7,21 @@ import socket
 from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, field
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, Protocol
 
 from aiohttp import web
 
 from balancer.control.admin import problem
-from balancer.control.admin.access import Asked, Caller, Role, Token, monitoring_caller, tcp_caller, unix_caller
+from balancer.control.admin.access import (
+    Asked,
+    Caller,
+    Role,
+    Token,
+    check_origin,
+    monitoring_caller,
+    tcp_caller,
+    unix_caller,
+)
 from balancer.control.admin.problem import ProblemError
 from balancer.errors import BalanceError
 
@@ -72,13 +81,28 @@ class Gate:
     management_token: Callable[[], bytes] = bytes
 
 
-class Api:
-    """Serves endpoints on sockets. `counted` hears of every mutation: its action and its result."""
+class Pages(Protocol):
+    """What is served beside the endpoints: the dashboard."""
 
-    def __init__(self, endpoints: Sequence[Endpoint], gate: Gate, counted: Callable[[str, str], None]) -> None:
+    def mount(self, app: web.Application) -> None:
+        """Add its addresses."""
+        ...
+
+    def close(self) -> None:
+        """End what never ends by itself: the server is about to stop."""
+        ...
+
+
+class Api:
+    """Serves endpoints and pages on sockets. `counted` hears of every mutation: its action and its result."""
+
+    def __init__(
+        self, endpoints: Sequence[Endpoint], gate: Gate, counted: Callable[[str, str], None], pages: Pages | None = None
+    ) -> None:
         self.endpoints = tuple(endpoints)
         self._gate = gate
         self._counted = counted
+        self._pages = pages
         self._runners: dict[str, web.AppRunner] = {}
 
     @property
@@ -91,6 +115,8 @@ class Api:
         app = web.Application(client_max_size=BODY_BYTES, middlewares=[_problems])
         for endpoint in self.endpoints:
             app.router.add_route(endpoint.method, endpoint.path, self._adapter(endpoint))
+        if self._pages is not None:
+            self._pages.mount(app)
         runner = web.AppRunner(app, access_log=None, handle_signals=False, shutdown_timeout=1.0)
         await runner.setup()
         self._runners[address] = runner
@@ -98,6 +124,8 @@ class Api:
 
     async def stop(self, address: str) -> None:
         """Stop serving at an address; what is under way there has a second to end."""
+        if self._pages is not None:
+            self._pages.close()
         await self._runners.pop(address).cleanup()
 
     async def close(self) -> None:
@@ -128,23 +156,30 @@ class Api:
 
     def _caller(self, request: web.Request, endpoint: Endpoint) -> Caller:
         sock = request.transport.get_extra_info("socket") if request.transport is not None else None
+        what = asked(request)
         if sock is not None and sock.family == socket.AF_UNIX:
+            if what.origin or what.fetch_site:  # a browser, by way of a forwarded socket: ssh -L 8081:/.../admin.sock
+                check_origin(what, self._gate.hosts())
             return unix_caller(sock)
         if endpoint.role is Role.NOBODY:
             return Caller("anyone", Role.NOBODY)
-        asked = Asked(
-            host=request.headers.get("Host", ""),
-            origin=request.headers.get("Origin", ""),
-            fetch_site=request.headers.get("Sec-Fetch-Site", ""),
-            authorization=request.headers.get("Authorization", ""),
-            is_mutation=request.method not in SAFE_METHODS,
-            is_loopback=request.remote is not None and ip_address(request.remote).is_loopback,
-        )
         if endpoint.for_monitors:
-            monitor = monitoring_caller(asked, self._gate.management_token(), self._gate.hosts())
+            monitor = monitoring_caller(what, self._gate.management_token(), self._gate.hosts())
             if monitor is not None:
                 return monitor
-        return tcp_caller(asked, self._gate.tokens(), self._gate.hosts())
+        return tcp_caller(what, self._gate.tokens(), self._gate.hosts())
+
+
+def asked(request: web.Request) -> Asked:
+    """Return what of a request decides who may do what."""
+    return Asked(
+        host=request.headers.get("Host", ""),
+        origin=request.headers.get("Origin", ""),
+        fetch_site=request.headers.get("Sec-Fetch-Site", ""),
+        authorization=request.headers.get("Authorization", ""),
+        is_mutation=request.method not in SAFE_METHODS,
+        is_loopback=bool(request.remote) and ip_address(request.remote or "").is_loopback,
+    )
 
 
 def json_response(document: dict[str, Any], status: int = 200) -> web.Response:

@@ -6,13 +6,17 @@ from aiohttp import web
 
 from balancer.control.admin.app import Call, json_response
 from balancer.control.admin.problem import ProblemError
-from balancer.control.admin.services import Document, Services
+from balancer.control.admin.services import CODE_S, Document, Services
+from balancer.control.admin.sockets import reached_by
 from balancer.control.reload import InvalidConfigError, fault_document
 from balancer.control.words import Verdict
+from balancer.observe.series import SPANS, columns
 
 CONFIG = "arv-balance/config/v1"
 RELOAD = "arv-balance/reload/v1"
 HEALTH = "arv-balance/health/v1"
+SERIES = "arv-balance/series/v1"
+LOGIN = "arv-balance/login/v1"
 
 
 class GeneralRoutes:
@@ -70,6 +74,28 @@ class GeneralRoutes:
     async def ledger(self, _call: Call) -> Document:
         """Return how exchanges ended."""
         return self._services.status.ledger()
+
+    async def series(self, call: Call) -> Document:
+        """Return traffic over time, of a node or of the whole cluster."""
+        span, name = call.request.query.get("span", "minute"), call.request.query.get("node", "")
+        if span not in SPANS:
+            raise ProblemError(400, f"span has to be one of {', '.join(SPANS)}")
+        node = self._services.site.node(name) if name else None
+        if name and node is None:
+            raise ProblemError(404, f"there is no node {name!r}", hint="arv-balance nodes list")
+        points = self._services.series.points(span, node.slot if node else None)
+        return {"schema": SERIES, "node": name, "span": span, "every_s": SPANS[span][0], **columns(points)}
+
+    async def login(self, call: Call) -> Document:
+        """Give a code that logs the caller in to the dashboard, once and soon."""
+        admin = self._services.site.config.admin
+        return {
+            "schema": LOGIN,
+            "code": self._services.login_code(call.caller),
+            "expires_s": CODE_S,
+            "role": call.caller.role.name.lower(),
+            "addresses": [f"http://{host}/ui/" for host in reached_by(str(admin.listen or ""), admin.hosts)],
+        }
 
     async def config(self, _call: Call) -> Document:
         """Return what configuration runs."""

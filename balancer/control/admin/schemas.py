@@ -177,6 +177,17 @@ STATUS = document(
     generation=COUNT,
     listeners=many(record(slot=COUNT, bind=TEXT, address=TEXT, tls=FLAG)),
 )
+_POINTS = many(maybe({"type": "number", "minimum": 0}))
+SERIES = document(
+    "arv-balance/series/v1",
+    node=TEXT,
+    span={"enum": ["minute", "quarter"]},
+    every_s=SECONDS,
+    requests_per_s=_POINTS,
+    p95_s=_POINTS,
+    failed=_POINTS,
+)
+LOGIN = document("arv-balance/login/v1", code=TEXT, expires_s=SECONDS, role=TEXT, addresses=many(TEXT))
 ACTION = open_(
     document(
         "arv-balance/action/v1",

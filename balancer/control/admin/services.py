@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from balancer.control.actions import NodeActions
+from balancer.control.admin.access import Caller
 from balancer.control.admin.problem import ProblemError
 from balancer.control.designations import DesignationKeeper
 from balancer.control.events import EventLog
@@ -16,15 +17,20 @@ from balancer.control.site import Site
 from balancer.control.status import Status
 from balancer.control.upgrade.upgrades import Upgrades
 from balancer.durations import parse
+from balancer.observe.series import Series
 
 Document = dict[str, Any]
 
+CODE_S = 300.0  # a code for the dashboard is good for so long
 MAX_SECONDS = 366 * 86400.0
 
 
 @dataclass(frozen=True, slots=True)
 class Services:
-    """What the handlers work with. `metrics` gives the exposition for an Accept field: body and content type."""
+    """What the handlers work with.
+
+    `metrics` gives the exposition for an Accept field: body and content type; `login_code` a code for the dashboard.
+    """
 
     site: Site
     status: Status
@@ -37,6 +43,8 @@ class Services:
     publisher: Publisher
     explain: Callable[[Asked], Document]
     metrics: Callable[[str], tuple[bytes, str]]
+    series: Series
+    login_code: Callable[[Caller], str]
 
 
 def text(body: Mapping[str, Any], name: str) -> str:

@@ -1,6 +1,7 @@
 """Listening sockets of the admin API."""
 
 import socket
+from collections.abc import Sequence
 from pathlib import Path
 
 BACKLOG = 128
@@ -35,6 +36,19 @@ def listening(address: str) -> socket.socket:
 def host_names() -> list[str]:
     """Return the names that this machine may be called by in a Host field, beside loopback."""
     return [socket.gethostname().lower(), socket.getfqdn().lower()]
+
+
+def reached_by(listen: str, hosts: Sequence[str]) -> list[str]:
+    """Return the `HOST:PORT` by which browsers reach an address that is listened at, best first; none for a socket.
+
+    `hosts` are the names that it is known by.
+    """
+    host, _, port = listen.rpartition(":")
+    if not port or listen.startswith("unix:"):
+        return []
+    is_everywhere = host in {"0.0.0.0", "[::]", ""}  # noqa: S104 - compared, not bound
+    names = [*hosts, *([socket.gethostname().lower()] if is_everywhere and not hosts else [])]
+    return [f"{name}:{port}" for name in ([] if is_everywhere else [host]) + names]
 
 
 def tcp_socket(bind: str) -> socket.socket:

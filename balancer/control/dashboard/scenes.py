@@ -1,0 +1,83 @@
+"""What a page shows that changes by itself: zones, made from the same documents as the admin API's answers."""
+
+from dataclasses import dataclass
+from typing import Any
+
+from balancer.control.admin.access import Role
+from balancer.control.admin.nodes import REMAINING
+from balancer.control.admin.services import Services
+from balancer.control.dashboard.pages import Pages
+from balancer.control.events import event_document
+from balancer.observe.series import SPANS, columns
+
+OVERVIEW = ("head", "causes", "tiles", "nodes", "duties", "upgrade", "ledger", "balancer", "events")
+NODE = ("head", "node-now", "node-charts", "node-exchanges", "events")
+SHOWN_EVENTS = 12
+
+Document = dict[str, Any]
+
+
+@dataclass(frozen=True, slots=True)
+class Scene:
+    """A page as somebody with a role sees it. `node`: whose page it is, "" for the overview."""
+
+    role: Role
+    node: str = ""
+
+    @property
+    def zones(self) -> tuple[str, ...]:
+        """The parts of the page that change by themselves."""
+        return NODE if self.node else OVERVIEW
+
+
+class Stage:
+    """Makes scenes."""
+
+    def __init__(self, services: Services) -> None:
+        self._services = services
+
+    async def facts(self, scene: Scene) -> Document:
+        """Return everything that the scene's templates use."""
+        services = self._services
+        status = services.status.cluster()
+        found: Document = {
+            "now": services.site.parts.clock.now(),
+            "status": status,
+            "may_operate": scene.role >= Role.OPERATOR,
+            "may_administer": scene.role >= Role.ADMIN,
+            "node_name": scene.node,
+            "events": [
+                event_document(event) for event in reversed(services.events.recent(limit=SHOWN_EVENTS, node=scene.node))
+            ],
+        }
+        return found | (await self._node(scene.node) if scene.node else self._overview(status))
+
+    def _overview(self, status: Document) -> Document:
+        services = self._services
+        slots = {node.name: node.slot for node in services.site.snapshot.nodes}
+        return {
+            "pause": services.pauses.document(),
+            "run": services.upgrades.document() if status["upgrade"] else None,
+            "chart": services.series.points("minute"),
+            "charts": {
+                node["name"]: [point.per_s for point in services.series.points("minute", slots[node["name"]])]
+                for node in status["nodes"]
+            },
+        }
+
+    async def _node(self, name: str) -> Document:
+        services = self._services
+        node = services.site.node(name)
+        if node is None:
+            return {"node": None, "exchanges": [], "charts": {}}
+        return {
+            "node": services.status.node(node),
+            "exchanges": await services.publisher.exchanges(name, REMAINING),
+            "charts": {span: columns(services.series.points(span, node.slot)) for span in SPANS},
+            "designated": [item for item in services.designations.documents() if item["node"] == name],
+        }
+
+
+def render(pages: Pages, scene: Scene, facts: Document) -> dict[str, str]:
+    """Return the HTML of each zone by its name."""
+    return {zone: pages.render(f"zones/{zone}", **facts) for zone in scene.zones}
