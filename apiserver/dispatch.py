@@ -4,8 +4,8 @@ import asyncio
 import copy
 import hashlib
 import random
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from collections.abc import Awaitable, Callable, Mapping
+from dataclasses import dataclass, replace
 from typing import Any
 
 from apiserver.attributes import dumps
@@ -45,6 +45,7 @@ class Answer:
     replayed: bool = False
     retries: int = 0
     user_uuid: str = ""
+    later: Callable[[Store], Awaitable[Any]] | None = None
 
 
 class Dispatcher:
@@ -76,7 +77,9 @@ class Dispatcher:
             else:
                 if request.operation.write:
                     self._committed()
-                return Answer(answer.status, answer.body, answer.queries, answer.replayed, attempt, answer.user_uuid)
+                if answer.later is not None:
+                    answer = replace(answer, body=dumps(await answer.later(self._store)).encode())
+                return replace(answer, retries=attempt)
         raise AssertionError("the last attempt returns or raises")
 
     async def _once(self, request: Request) -> Answer:
@@ -93,8 +96,12 @@ class Dispatcher:
                 return self._answer(await operation.run(call), call)
             async with session.transaction(operation.locks(parameters)):
                 if request.idempotency_key and viewer is not NOBODY:
-                    return await self._keyed(request, call)
-                return self._answer(await operation.run(call), call)
+                    answer = await self._keyed(request, call)
+                else:
+                    answer = self._answer(await operation.run(call), call)
+            for action in call.after:
+                action()
+            return answer
 
     async def _keyed(self, request: Request, call: Call) -> Answer:
         """Run a write once for its key: the key is a row of the write's own transaction."""
@@ -112,7 +119,7 @@ class Dispatcher:
 
     def _answer(self, reply: Reply, call: Call) -> Answer:
         body = b"" if reply.body is None else dumps(reply.body).encode()
-        return Answer(reply.status, body, call.session.queries, user_uuid=call.viewer.user_uuid)
+        return Answer(reply.status, body, call.session.queries, user_uuid=call.viewer.user_uuid, later=reply.later)
 
 
 def _digest(request: Request) -> str:

@@ -14,6 +14,7 @@ from apiserver import seeds
 from apiserver.auth import Authenticator
 from apiserver.discovery import discovery, encoded, exported
 from apiserver.dispatch import Dispatcher
+from apiserver.dns import Dns, NoDns
 from apiserver.errors import SettingsError
 from apiserver.events import Pump
 from apiserver.http.application import Application, Parts
@@ -63,7 +64,13 @@ class Node:
     """One process's server. `run` returns after SIGTERM, SIGINT or `stop`."""
 
     def __init__(
-        self, settings: Settings, *, vocabulary: dict[str, Any], steps: Sequence[Migration], clock: Callable[[], float]
+        self,
+        settings: Settings,
+        *,
+        vocabulary: dict[str, Any],
+        steps: Sequence[Migration],
+        clock: Callable[[], float],
+        dns: Dns | None = None,
     ) -> None:
         self._settings = settings
         self._registry = Registry()
@@ -72,7 +79,8 @@ class Node:
         self._store = Store(database_settings(settings))
         self._needed = needed_level(steps)
         self._monitor = Monitor(database_settings(settings), self._needed, clock)
-        self._context = Context(settings, self._registry, vocabulary)
+        self._dns = dns or NoDns()
+        self._context = Context(settings, self._registry, vocabulary, self._dns)
         self._authenticator = Authenticator(settings)
         self._pump = Pump(database_settings(settings))
         self._websockets = Websockets(
@@ -84,6 +92,7 @@ class Node:
         self._stop = asyncio.Event()
         self.addresses: list[str] = []
         self._watch()
+        self._dns.mount(self._metrics.registry)
 
     def _watch(self) -> None:
         metrics, limiter = self._metrics, self._limiter
@@ -121,6 +130,7 @@ class Node:
                 monitor = tasks.create_task(self._monitor.run(), name="monitor")
                 jobs = tasks.create_task(self._jobs.run(), name="jobs")
                 pump = tasks.create_task(self._pump.run(), name="events")
+                dns = tasks.create_task(self._dns.run(), name="dns")
                 try:
                     async with serving(
                         self._application(), self._settings.listen, timeout_s=self._settings.stop_timeout_s
@@ -143,7 +153,7 @@ class Node:
                     with suppress(TimeoutError):
                         async with asyncio.timeout(JOBS_STOP_S):
                             await asyncio.wait([jobs])
-                    for task in (monitor, jobs, pump):
+                    for task in (monitor, jobs, pump, dns):
                         task.cancel()
 
     def _application(self) -> Any:

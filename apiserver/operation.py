@@ -5,8 +5,9 @@ from dataclasses import dataclass, field
 from typing import Any, Protocol
 
 from apiserver.auth import Viewer
+from apiserver.dns import Dns, NoDns
 from apiserver.settings import Settings
-from apiserver.store.pool import Lock, Session
+from apiserver.store.pool import Lock, Session, Store
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,6 +61,7 @@ class Context:
     settings: Settings
     directory: Directory
     vocabulary: Mapping[str, Any] = field(default_factory=dict)
+    dns: Dns = field(default_factory=NoDns)
 
     @property
     def cluster(self) -> str:
@@ -69,7 +71,10 @@ class Context:
 
 @dataclass(slots=True)
 class Call:
-    """One request on its way through an operation. For a write, `session` is inside the write's transaction."""
+    """One request on its way through an operation. For a write, `session` is inside the write's transaction.
+
+    `after`: what is done when the transaction is committed; none of it may fail or wait.
+    """
 
     context: Context
     session: Session
@@ -77,6 +82,7 @@ class Call:
     parameters: dict[str, Any]
     facts: RequestFacts
     uuid: str = ""
+    after: list[Callable[[], None]] = field(default_factory=list)
 
     @property
     def settings(self) -> Settings:
@@ -90,10 +96,14 @@ class Call:
 
 @dataclass(frozen=True, slots=True)
 class Reply:
-    """What an operation answers. `body` None sends no body."""
+    """What an operation answers. `body` None sends no body.
+
+    `later`: waits for something after the commit, with no transaction open, and returns the body to send instead.
+    """
 
     body: Any
     status: int = 200
+    later: Callable[[Store], Awaitable[Any]] | None = None
 
 
 Run = Callable[[Call], Awaitable[Reply]]

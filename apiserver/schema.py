@@ -52,8 +52,8 @@ NODES = Resource(
     "Node", "node", "nodes", "7ekkf",
     table_of(f"{_COMMON} modified_by_client_uuid:s slot_number:i hostname:s domain:s ip_address:s first_ping_at:d "
              "last_ping_at:d info:J properties:J job_uuid:s"),
-    computed=("status", "crunch_worker_state", "nameservers"),
-    ignored=(*_IGNORED, "status", "crunch_worker_state", "nameservers"),
+    computed=("status", "crunch_worker_state", "nameservers", "dns"),
+    ignored=(*_IGNORED, "status", "crunch_worker_state", "nameservers", "dns"),
 )  # fmt: skip
 CONTAINERS = Resource(
     "Container", "container", "containers", "dz642",

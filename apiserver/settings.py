@@ -94,7 +94,6 @@ class Nodes:
     compute_node_domain: str = ""
     compute_node_nameservers: tuple[str, ...] = ("192.168.1.1",)
     max_compute_nodes: int = 64
-    dns_targets: tuple[str, ...] = ()  # targets of the DNS sender that a changed host is marked dirty for
 
 
 @dataclass(frozen=True, slots=True)
@@ -136,6 +135,7 @@ class Settings:
     containers: Containers = field(default_factory=Containers)
     storage_classes: Mapping[str, Any] = field(default_factory=lambda: {"default": {"Default": True}})
     external_urls: Mapping[str, str] = field(default_factory=dict)
+    dns: Mapping[str, Any] = field(default_factory=dict, repr=False)  # as docs/dns.md has it; the sender is this node
 
 
 # Section of config.yml, its fields there -> ours. Durations are text there, seconds here.
@@ -235,6 +235,8 @@ def _own(document: dict[str, Any], environ: Mapping[str, str], faults: list[str]
         elif key in _SECTIONS or key in _OWN_SECTIONS:
             kind = _OWN_SECTIONS.get(key) or _SECTIONS[key][1]
             values[key] = _section(kind, _known(kind, value, key, faults), key, faults)
+        elif key == "dns":
+            values[key] = _dns(value, faults)
         elif key.endswith("_token"):
             values[key] = _secret(key, value, faults)
         else:
@@ -244,6 +246,36 @@ def _own(document: dict[str, Any], environ: Mapping[str, str], faults: list[str]
     if isinstance(values.get("listen"), str):
         values["listen"] = (values["listen"],)
     return Settings(**values)
+
+
+def _dns(value: Any, faults: list[str]) -> Mapping[str, Any]:
+    """Return the section itself, or that of the file it names: `{file: /etc/arv-balance/arv-balance.yml}`."""
+    if not isinstance(value, dict):
+        faults.append("dns: must be a mapping")
+        return {}
+    if set(value) != {"file"}:
+        return value
+    try:
+        return dns_section(Path(str(value["file"])))
+    except SettingsError as exc:
+        faults.append(f"dns.file: {exc}")
+        return {}
+
+
+def dns_section(path: Path) -> Mapping[str, Any]:
+    """Return the `dns:` section of a YAML file, which may be the balancer's.
+
+    Raises:
+        SettingsError: there is none.
+    """
+    try:
+        document = yaml.safe_load(path.read_text(encoding="utf-8"))
+    except (OSError, UnicodeDecodeError, yaml.YAMLError) as exc:
+        raise SettingsError(f"{path} cannot be read: {exc}") from exc
+    section = document.get("dns") if isinstance(document, dict) else None
+    if not isinstance(section, dict):
+        raise SettingsError(f"{path} has no dns: section")
+    return section
 
 
 def _known(kind: type[Any], value: Any, title: str, faults: list[str]) -> Mapping[str, Any]:
@@ -317,7 +349,6 @@ def _nodes(managed: Mapping[str, Any]) -> Nodes:
         assign_node_hostname=hostname if isinstance(hostname, str) else "",
         compute_node_domain=str(managed.get("ComputeNodeDomain") or ""),
         compute_node_nameservers=tuple(servers) or Nodes().compute_node_nameservers,
-        dns_targets=tuple(managed.get("DNSTargets", ())),
     )
 
 

@@ -22,6 +22,11 @@ from dnsupdate.queries import load
 
 _SQL = load("enqueue")
 _WORST = ("failed", "conflict", "held", "pending", "published")
+# A node record's `dns`: the worst state, and that of each target; NULL without targets. `t.uuid` is the node.
+RECORD_SQL = """(SELECT jsonb_build_object('state', (array_agg(s.state ORDER BY
+ array_position(ARRAY['failed', 'conflict', 'held', 'pending', 'published'], s.state)))[1], 'targets',
+ jsonb_object_agg(s.target, jsonb_strip_nulls(jsonb_build_object('state', s.state, 'error', s.last_error))))
+ FROM dns_host_states s WHERE s.node_uuid = t.uuid HAVING count(*) > 0)"""
 
 
 class Connection(Protocol):
@@ -65,8 +70,9 @@ class HostState:
         """Return it as the node record shows it."""
         return {
             "state": self.state,
-            "gen": self.gen,
-            "targets": {one.target: {"state": one.state, "error": one.error} for one in self.targets},
+            "targets": {
+                one.target: {"state": one.state, **({"error": one.error} if one.error else {})} for one in self.targets
+            },
         }
 
 

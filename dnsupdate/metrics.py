@@ -1,5 +1,6 @@
 """The `dns_*` metrics; other parts of a process mount them into their registry."""
 
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
@@ -50,6 +51,7 @@ class Metrics:
             PREFIX + "dns_pending_changes", "Hosts whose records are not as they should be.", ["target", "state"],
             registry=registry,
         )  # fmt: skip
+        self._leads = Gauge(PREFIX + "dns_sender", "1 where this process is the sender.", ["target"], registry=registry)
         self._total = Gauge(PREFIX + "dns_records", "Records published.", ["target"], registry=registry)
 
     def exchanged(self, target: str, zone: str, server: str, rcode: str, seconds: float) -> None:
@@ -69,7 +71,11 @@ class Metrics:
         del target
         self._serial.labels(zone, server).set(serial)
 
-    def show(self, target: str, *, records: int, states: dict[str, int]) -> None:
+    def leads(self, target: str, read: Callable[[], float]) -> None:
+        """Show whether this process is the sender of a target, as `read` says it: 1 or 0."""
+        self._leads.labels(target).set_function(read)
+
+    def show(self, target: str, *, records: int, states: Mapping[str, int]) -> None:
         """Show what the database says about a target: records published, hosts by state."""
         self._total.labels(target).set(records)
         for state in ("pending", "conflict", "failed", "held"):

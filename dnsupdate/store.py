@@ -20,6 +20,7 @@ from dnsupdate.queries import load
 from dnsupdate.records import Contribution
 
 _SQL = load("sender")
+_NUDGE = load("enqueue")["nudge"]
 ORPHAN = "orphan:"
 COMMAND_TIMEOUT_S = 10.0
 _UNSURE_NAMES = 500
@@ -293,6 +294,11 @@ class Store:
             await connection.execute(_SQL["event"], target, kind, text)
             await connection.execute(_SQL["trim_events"])
             await connection.execute(_SQL["trim_messages"])
+
+    async def nudge(self) -> None:
+        """Tell all senders that there is something to do."""
+        async with self.connection() as connection:
+            await connection.execute(_NUDGE)
 
     async def zone(self, lease: Lease, zone: str) -> tuple[tuple[Contribution, ...], frozenset[Triple]]:
         """Return all that we have in a zone, and all that is unsure there."""

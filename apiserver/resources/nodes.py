@@ -1,9 +1,11 @@
 """Compute nodes: their pings, slots, host names, addresses, and what of it goes to DNS."""
 
+import asyncio
 import hmac
 import json
 import re
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Awaitable, Callable, Iterable, Mapping
+from contextlib import suppress
 from dataclasses import replace
 from ipaddress import ip_address
 from typing import Any
@@ -18,12 +20,14 @@ from apiserver.permissions import not_found
 from apiserver.schema import NODES
 from apiserver.sqltext import Binder
 from apiserver.store.failures import UniqueError
-from apiserver.store.pool import Lock
-from dnsupdate.enqueue import enqueue, remove
+from apiserver.store.pool import Lock, Store
+from apiserver.times import parse_duration
+from dnsupdate.enqueue import RECORD_SQL, enqueue, remove, states
 from dnsupdate.errors import BadNameError
 from dnsupdate.host import Host
 
 PING_NUMBERS = ("total_cpu_cores", "total_ram_mb", "total_scratch_mb")
+MAX_WAIT_S = 30.0
 SLOT_TRIES = 4  # only an admin's own choice of a number can come in between
 DNS_INPUTS = ("hostname", "ip_address", "domain", "slot_number", "info", "properties")
 _USER_VIEW = frozenset({
@@ -74,7 +78,8 @@ class Nodes(Controller):
         for operation in super().operations():
             yield replace(operation, description="Slots and host names are given out by ping or assign_slot")
         numbers = (Parameter(name, "string") for name in ("instance_id", "local_ipv4", *PING_NUMBERS))
-        ping = (UUID, Parameter("ping_secret", "string", True), *numbers)
+        wait = Parameter("wait_dns", "string", description="Answer when DNS has it, at most so long: 2s")
+        ping = (UUID, Parameter("ping_secret", "string", True), *numbers, wait)
         yield Operation("nodes", "ping", "POST", "nodes/{uuid}/ping", self.ping, ping, "Node", write=True, public=True)
 
     def locks(self, parameters: dict[str, Any]) -> tuple[Lock, ...]:
@@ -104,12 +109,15 @@ class Nodes(Controller):
             "status": lambda: _STATUS,
             "crunch_worker_state": lambda: _WORKER_STATE,
             "nameservers": lambda: binder.bind(servers, "text[]"),
+            "dns": lambda: RECORD_SQL,
         }
 
     async def finish(self, call: Call, item: dict[str, Any]) -> None:
         """Show the configured domain for a node without one of its own."""
         if "domain" in item and not item["domain"]:
             item["domain"] = call.settings.nodes.compute_node_domain or None
+        if isinstance(item.get("dns"), str):
+            item["dns"] = json.loads(item["dns"])
 
     # -- writing
 
@@ -181,14 +189,17 @@ class Nodes(Controller):
         item = await self.shown_to_writer(call, draft.new["uuid"])
         if draft.changed(*DNS_INPUTS) or call.flag("pinging"):
             try:
-                await enqueue(call.session, _host(call, draft.new))
+                changed = await enqueue(call.session, _host(call, draft.new), rules=call.context.dns.rules)
             except BadNameError as exc:
                 raise InvalidError(str(exc)) from exc
+            if changed:
+                call.after.append(call.context.dns.nudge)
         return item
 
     async def deleted(self, call: Call, draft: Draft) -> None:
         """Mark the host as gone."""
         await remove(call.session, draft.new["uuid"])
+        call.after.append(call.context.dns.nudge)
 
     # -- ping
 
@@ -219,8 +230,13 @@ class Nodes(Controller):
         await self.validate(call, draft)
         if draft.new["slot_number"] is None:
             await self.assign_slot(call, draft)
+        wait_s = _wait_s(parameters.get("wait_dns"))
         call.parameters = {"pinging": True}
-        return Reply(await self.store(call, draft))
+        item = await self.store(call, draft)
+        epoch = call.facts.designation_epoch
+        if epoch is not None:
+            call.after.append(lambda: call.context.dns.grant(epoch))
+        return Reply(item, later=_when_published(item, wait_s) if wait_s else None)
 
     async def _check_epoch(self, call: Call) -> None:
         epoch = call.facts.designation_epoch
@@ -254,6 +270,38 @@ class Nodes(Controller):
             new["properties"] = json.dumps(properties)
         if info == json.loads((draft.old or {}).get("info") or "{}"):
             new["info"] = (draft.old or {})["info"]
+
+
+def _wait_s(text: Any) -> float:
+    if text is None:
+        return 0.0
+    try:
+        seconds = parse_duration(str(text)).total_seconds()
+    except ValueError as exc:
+        raise InvalidError(f"wait_dns {str(text)[:40]!r} is no duration: 2s") from exc
+    if not 0 <= seconds <= MAX_WAIT_S:
+        raise InvalidError(f"wait_dns must be at most {MAX_WAIT_S:g}s")
+    return seconds
+
+
+def _when_published(item: dict[str, Any], wait_s: float) -> Callable[[Store], Awaitable[Any]]:
+    """Return what waits until DNS has a node's records, or has said why not, or the time is over."""
+
+    async def later(store: Store) -> dict[str, Any]:
+        pause_s = 0.02
+        with suppress(TimeoutError):
+            async with asyncio.timeout(wait_s):
+                while True:
+                    async with store.session() as session:  # none is held while waiting
+                        found = (await states(session, [item["uuid"]])).get(item["uuid"])
+                    item["dns"] = found.as_json() if found is not None else None
+                    if found is None or found.state != "pending":
+                        break
+                    await asyncio.sleep(pause_s)
+                    pause_s = min(2 * pause_s, 0.5)
+        return item
+
+    return later
 
 
 def _whole(name: str, value: Any) -> int:

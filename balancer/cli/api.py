@@ -9,6 +9,8 @@ import typer
 from balancer.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from apiserver.settings import Settings
 
 ConfigOption = Annotated[
@@ -20,6 +22,10 @@ ListenOption = Annotated[
     typer.Option("--listen", help="HOST:PORT or unix:/path instead of the configured ones; may be repeated."),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
+DnsOption = Annotated[
+    Path | None,
+    typer.Option("--dns", help="Send DNS updates by the dns: section of this file.", envvar="ARV_API_DNS"),
+]
 MigrateOption = Annotated[bool, typer.Option(help="Bring the schema up to date before serving.")]
 
 app = typer.Typer(
@@ -35,7 +41,11 @@ def register(root: typer.Typer) -> None:
 
 @app.callback()
 def serve(
-    context: typer.Context, config: ConfigOption = None, listen: ListenOption = None, migrate: MigrateOption = True
+    context: typer.Context,
+    config: ConfigOption = None,
+    listen: ListenOption = None,
+    dns: DnsOption = None,
+    migrate: MigrateOption = True,
 ) -> None:
     """Serve until SIGTERM; prints one JSON line with the addresses when it is ready."""
     context.obj = config
@@ -44,6 +54,8 @@ def serve(
     settings = _settings(config)
     if listen:
         settings = replace(settings, listen=tuple(listen))
+    if dns is not None:
+        settings = replace(settings, dns=_dns_section(dns))
     _run(settings, migrate=migrate)
 
 
@@ -149,11 +161,22 @@ def _settings(config: Path | None) -> "Settings":
         raise CommandError("the configuration cannot be used", why=str(exc), code=Exit.CONFIG) from exc
 
 
+def _dns_section(path: Path) -> "Mapping[str, Any]":
+    from apiserver.errors import SettingsError
+    from apiserver.settings import dns_section
+
+    try:
+        return dns_section(path)
+    except SettingsError as exc:
+        raise CommandError("there is no DNS section", why=str(exc), code=Exit.CONFIG) from exc
+
+
 def _run(settings: "Settings", *, migrate: bool) -> None:
     import asyncio
     import json
 
     from apiserver import logs
+    from apiserver.dns import read as read_dns
     from apiserver.errors import ApiServerError, SettingsError
     from apiserver.node import all_migrations, prepare, read_vocabulary, with_database
 
@@ -169,10 +192,11 @@ def _run(settings: "Settings", *, migrate: bool) -> None:
         if migrate:
             await prepare(database, steps)
         clock = asyncio.get_running_loop().time
-        await Node(database, vocabulary=vocabulary, steps=steps, clock=clock).run(ready)
+        await Node(database, vocabulary=vocabulary, steps=steps, clock=clock, dns=dns).run(ready)
 
     try:
         database, vocabulary = with_database(settings), read_vocabulary(settings)
+        dns = read_dns(database)
         asyncio.run(main())
     except SettingsError as exc:
         raise CommandError("the node cannot start", why=str(exc), code=Exit.CONFIG) from exc
