@@ -4,6 +4,7 @@ from collections.abc import Iterator
 
 from apiserver.controller import Controller
 from apiserver.operation import Operation
+from apiserver.resources.accounts import Accounts
 from apiserver.resources.collections import Collections
 from apiserver.resources.containers import Containers
 from apiserver.resources.contents import Contents
@@ -44,6 +45,7 @@ class Registry:
         for controller in self._controllers:
             yield from controller.operations()
         yield from Contents().operations()
+        yield from Accounts().operations()
         yield from System().operations()
 
     def wrappers(self) -> frozenset[str]:

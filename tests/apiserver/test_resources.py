@@ -4,9 +4,11 @@ import asyncio
 import hashlib
 import json
 
+import asyncpg
 import pytest
 
 from apiserver.settings import ApiLimits, Collections
+from tests.apiserver.models import expected_permissions
 from tests.support.api import CLUSTER, Client, api_database, api_template, root, running, settings
 from tests.support.postgres import postgres_server
 
@@ -313,3 +315,60 @@ async def test_computed_permissions_are_for_admins(root: Client) -> None:
         row for row in rows if row["target_uuid"] == alice.user_uuid
     ).items()
     assert (await alice.call("GET", "computed_permissions")).status == 403
+
+
+async def test_two_users_become_one(root: Client, api_database: str) -> None:
+    alice, bob, carol = [await root.user(name) for name in ("alice", "bob", "carol")]
+    shared = (await carol.post("groups", {"group": {"group_class": "project", "name": "shared"}}))["uuid"]
+    for user, level in ((alice, "can_manage"), (bob, "can_read")):
+        body = {"link_class": "permission", "name": level, "tail_uuid": user.user_uuid, "head_uuid": shared}
+        await carol.post("links", {"link": body})
+    mine = (await alice.post("groups", {"group": {"group_class": "project", "name": "mine"}}))["uuid"]
+    inside = (await alice.post("collections", {"collection": {"name": "c", "owner_uuid": mine}}))["uuid"]
+    loose = (await alice.post("collections", {"collection": {"name": "loose"}}))["uuid"]
+    kept = (await bob.post("groups", {"group": {"group_class": "project", "name": "from alice"}}))["uuid"]
+    merge = {"new_owner_uuid": kept, "new_user_token": bob.token, "redirect_to_new_user": True}
+    assert (await carol.call("POST", "users/merge", {**merge, "new_owner_uuid": shared})).status == 403
+    grant = {"link_class": "permission", "name": "can_write", "tail_uuid": bob.user_uuid, "head_uuid": mine}
+    await alice.post("links", {"link": grant})
+    assert (await alice.call("POST", "users/merge", {**merge, "new_owner_uuid": mine})).status == 422
+    merged = await alice.post("users/merge", merge)
+    assert merged["uuid"] == bob.user_uuid
+    assert (await alice.get("users/current"))["uuid"] == bob.user_uuid
+    for path in (f"groups/{mine}", f"collections/{loose}"):
+        assert (await bob.get(path))["owner_uuid"] == kept
+    assert (await bob.get(f"collections/{inside}"))["owner_uuid"] == mine
+    await bob.put(f"groups/{shared}", {"group": {"name": "managed by bob"}})
+    assert (await root.call("GET", f"users/{alice.user_uuid}")).status == 404
+    assert (await alice.call("POST", "users/merge", {**merge, "new_owner_uuid": bob.user_uuid})).status == 422
+    connection = await asyncpg.connect(api_database)
+    table = await connection.fetch("SELECT user_uuid, target_uuid, perm_level FROM materialized_permissions")
+    edges = await connection.fetch("SELECT tail, head, level FROM permission_edges")
+    users = [row["uuid"] for row in await connection.fetch("SELECT uuid FROM users")]
+    await connection.close()
+    assert {tuple(row) for row in table} == expected_permissions(users, [tuple(row) for row in edges])
+
+
+async def test_an_admin_merges_users_without_their_tokens(root: Client) -> None:
+    alice, bob = [await root.user(name) for name in ("alice", "bob")]
+    await alice.post("collections", {"collection": {"name": "c"}})
+    merge = {"old_user_uuid": alice.user_uuid, "new_user_uuid": bob.user_uuid, "new_owner_uuid": bob.user_uuid}
+    assert (await alice.call("POST", "users/merge", merge)).status == 403
+    await root.post("users/merge", merge)
+    assert [item["name"] for item in (await bob.get("collections"))["items"]] == ["c"]
+    assert (await alice.get("users/current"))["uuid"] == alice.user_uuid
+
+
+async def test_users_are_brought_up_to_date_at_once(root: Client) -> None:
+    alice = await root.user("alice")
+    new = "zzzzz-tpzed-madebybatchupda"
+    updates = {alice.user_uuid: {"first_name": "Ada"}, new: {"email": "new@example.org", "is_active": True}}
+    assert (await alice.call("PATCH", "users/batch_update", {"updates": updates})).status == 403
+    found = await root.call("PATCH", "users/batch_update", {"updates": updates})
+    assert found.status == 200, found.body
+    assert {item["uuid"] for item in found.body["items"]} == {alice.user_uuid, new}
+    assert (await alice.get("users/current"))["first_name"] == "Ada"
+    assert (await root.get(f"users/{new}"))["email"] == "new@example.org"
+    wrong = {alice.user_uuid: {"first_name": "Eve"}, new: {"nosuch": 1}}
+    assert (await root.call("PATCH", "users/batch_update", {"updates": wrong})).status == 422
+    assert (await alice.get("users/current"))["first_name"] == "Ada"
