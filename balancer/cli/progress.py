@@ -1,5 +1,6 @@
 """Waiting until something is true: one line that changes on a terminal, one line a change elsewhere."""
 
+import shutil
 import sys
 import time
 from collections.abc import Callable
@@ -15,18 +16,18 @@ Document = dict[str, Any]
 
 
 class Progress:
-    """Talks on standard error while something goes on. Use it as a context."""
+    """Talks on standard error while something goes on. Use it as a context. `is_live`: one line, written over."""
 
     def __init__(self, *, quiet: bool = False) -> None:
         self._quiet = quiet
-        self._is_live = sys.stderr.isatty()
+        self.is_live = sys.stderr.isatty()
         self._last = ""
 
     def __enter__(self) -> "Progress":
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._is_live and self._last:
+        if self.is_live and self._last:
             sys.stderr.write("\r\x1b[K")
             sys.stderr.flush()
 
@@ -35,8 +36,9 @@ class Progress:
         if self._quiet or text == self._last:
             return
         self._last = text
-        if self._is_live:
-            sys.stderr.write(f"\r\x1b[K{text}")
+        if self.is_live:
+            columns = shutil.get_terminal_size().columns
+            sys.stderr.write(f"\r\x1b[K{text if len(text) < columns else '…' + text[2 - columns :]}")
         else:
             sys.stderr.write(f"{datetime.now().astimezone():%H:%M:%S} {text}\n")
         sys.stderr.flush()

@@ -1,47 +1,70 @@
-"""An upgrade in words: the plan, a line a step while it goes on, what it came to."""
+"""An upgrade in words: the plan, a line a node while it goes on, what it came to."""
 
 from collections.abc import Iterator
 from typing import Any
 
 from balancer.cli.output import Color, Painter, table
 from balancer.cli.progress import Progress
+from balancer.durations import spell
 
 Document = dict[str, Any]
 
 _SIGNS = {"done": ("✓", "good"), "running": ("◐", "warn"), "failed": ("✗", "bad"), "unknown": ("?", "bad")}
 
 
+_WORDS = {"ready": "healthy", "undrain": "traffic", "resume": "release"}  # what a step came to, where that says more
+
+
 class Teller:
-    """Prints a line for each step that is done, and meanwhile how far the present one is. Use it as a context."""
+    """Prints a line for steps in a row at one node, and meanwhile how far the present one is. Use it as a context."""
 
     def __init__(self, *, quiet: bool) -> None:
         self._quiet = quiet
         self._progress = Progress(quiet=quiet)
-        self._what = ""
         self._painter = Painter(Color.AUTO)
+        self._node = ""
+        self._parts: list[str] = []  # of the line that is not printed yet
+        self._open = ""  # the step under way
 
     def __enter__(self) -> "Teller":
         return self
 
-    def __exit__(self, *_: object) -> None:
+    def __exit__(self, kind: type[BaseException] | None, *_: object) -> None:
+        if self._open and kind is not None:
+            self._parts.append(f"{self._open} {self._painter.paint('bad', '✗')}")
+        self._flush(is_whole=kind is None)
         self._progress.__exit__()
 
     def begins(self, step: Document) -> None:
         """See runner.Teller."""
-        self._what = name(step)
-        self._progress.show(self._what)
+        if self._parts and (step["node"] != self._node or not step["node"]):
+            self._flush(is_whole=True)
+        self._node, self._open = step["node"], step["do"]
+        self._show("")
 
     def waits(self, text: str) -> None:
         """See runner.Teller."""
-        self._progress.show(f"{self._what}  {text}" if self._what else text)
+        self._show(text)
 
     def ended(self, step: Document, note: str) -> None:
         """See runner.Teller."""
-        self._progress.__exit__()
-        if not self._quiet:
-            took = f"{step['took_s']:.1f} s" if step["took_s"] is not None else ""
-            line = f" {self._painter.paint('good', '✓')} {name(step):<18} {took:>7}  {note}"
-            print(line.rstrip(), flush=True)
+        word = _WORDS.get(step["do"], step["do"])
+        took = f" {spell(step['took_s'])}" if step["took_s"] is not None else ""
+        changed = f"{note} → " if "⇒" in note else ""
+        said = f" ({note})" if note and not changed and not step["node"] else ""
+        self._parts.append(f"{changed}{word}{took}{said}")
+        self._open = ""
+
+    def _show(self, text: str) -> None:
+        before = self._parts if self._progress.is_live else []  # in a log the lines above tell
+        self._progress.show(f"{self._node}  {' → '.join([*before, self._open])} …  {text}".strip())
+
+    def _flush(self, *, is_whole: bool) -> None:
+        if self._parts and not self._quiet:
+            self._progress.__exit__()
+            sign = f" {self._painter.paint('good', '✓')}" if is_whole else ""
+            print(f"{self._node or 'all':<5} {' → '.join(self._parts)}{sign}", flush=True)
+        self._parts = []
 
 
 def name(step: Document) -> str:

@@ -82,8 +82,13 @@ def test_a_rolling_upgrade_under_load_fails_no_request(site: UpgradeSite) -> Non
             states = site.states()
             least.append(sum(state == "healthy" for state in states.values()))
             time.sleep(0.1)
-        assert process.returncode == 0, process.communicate()
+        output, talk = process.communicate()
+        assert process.returncode == 0, (output, talk)
         result = load.stop()
+    took, change = r"\d[\dms.]*", f"{site.version - 1} ⇒ {site.version}"
+    for name in NAMES:  # a line a node
+        steps = f"stop {took} → upgrade {took} → .*start {took} → {change} → healthy {took} → traffic {took}"
+        assert re.search(f"^{name}  drain {took} → {steps} ✓$", output, re.MULTILINE), output
     result.assert_clean()
     assert min(least) == 2  # and no node was mismatched meanwhile
     site.assert_upgraded()
@@ -104,6 +109,7 @@ def test_a_failed_step_stops_the_upgrade_and_resume_goes_on(site: UpgradeSite) -
     (site.folder / "fail").write_text("start api2")
     output = site.upgrade("run", str(site.plan("rolling")), "--yes", code=1)
     assert "start api2 failed" in output
+    assert re.search(r"^api2  drain .* → start ✗$", output, re.MULTILINE), output
     assert "| start of api2 was told to fail" in output
     assert site.states() == {"api1": "healthy", "api2": "drained", "api3": "healthy"}
     refused = site.upgrade("run", str(site.plan("rolling")), "--yes", code=6)

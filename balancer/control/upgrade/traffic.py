@@ -188,6 +188,9 @@ def _unexpected(found: Document, expect: Mapping[str, str]) -> str:
 
 
 def _version_note(before: str, after: str) -> str:
+    """Return `0.1.0 ⇒ 0.1.1` of two words of versions (`name=value name=value`), each change told once."""
     if not after:
         return "answers"
-    return f"{before} => {after}" if before and before != after else f"runs {after}"
+    was, now = (dict(item.partition("=")[::2] for item in word.split()) for word in (before, after))
+    changes = {(was[name], value): None for name, value in now.items() if name in was and was[name] != value}
+    return ", ".join(f"{old} ⇒ {new}" for old, new in changes) or f"runs {after}"
