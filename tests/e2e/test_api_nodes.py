@@ -14,12 +14,14 @@ import pytest
 from apiserver.node import prepare
 from tests.support.api import ROOT, STEPS, settings
 from tests.support.load import MIX
+from tests.support.nodectl import ROOT as REPOSITORY
 from tests.support.postgres import TestServer, postgres_server
 from tests.support.upgrades import NAMES, ApiUpgradeSite, interrupted
 from tests.support.waiting import until
 
 __all__ = ["postgres_server"]
 pytestmark = pytest.mark.pg
+SWITCHOVER = REPOSITORY / "examples/postgres-failover/switchover"
 KINDS = ("read", "create")
 SLACK_S = 0.05  # a worker that is off the CPU dates what it releases by when its turn began
 CLIENTS = sum(MIX[kind][0] for kind in KINDS)
@@ -139,3 +141,38 @@ def releases(site: ApiUpgradeSite, prefix: str, count: int) -> list[tuple[int, f
         return lines if len(lines) == count else None
 
     return until(found, 10) or []
+
+
+def test_a_restart_of_postgresql_behind_the_example_s_pause_fails_nothing(
+    site: ApiUpgradeSite, postgres_server: TestServer
+) -> None:
+    # The command of the operator waits for this test, which is what restarts the server.
+    wait = 'touch "$0/asked"; until [ -e "$0/restarted" ]; do sleep 0.05; done'
+    with site.load("--kinds", *KINDS) as load, site.script(SWITCHOVER, "sh", "-c", wait, site.folder) as process:
+        until((site.folder / "asked").exists, 20)  # so traffic is paused
+        restarted(site, postgres_server)
+        (site.folder / "restarted").touch()
+        output = process.communicate(timeout=30)
+        assert process.returncode == 0, output
+        result = load.stop()
+    result.assert_clean()
+    site.assert_writes(result)
+    site.assert_balanced()
+
+
+def restarted(site: ApiUpgradeSite, server: TestServer) -> None:
+    """Restart PostgreSQL; it stays away until the nodes' checks have seen that."""
+    server.local.stop()
+    until(lambda: "unhealthy" in site.states().values(), 20)
+    server.local.start()
+
+
+def test_without_a_pause_a_restart_of_postgresql_fails_requests(
+    site: ApiUpgradeSite, postgres_server: TestServer
+) -> None:
+    """The negative control of the test above."""
+    with site.load("--kinds", *KINDS) as load:
+        time.sleep(0.5)
+        restarted(site, postgres_server)
+        assert load.stop().failures
+    site.until_healthy(3)

@@ -85,14 +85,19 @@ class UpgradeSite(Site):
 
     def command(self, *words: str, path: Path | None = None) -> "subprocess.Popen[str]":
         """Start a command of the operator. `path`: a folder of programs that stand before all others."""
+        return self.script(sys.executable, "-P", "-m", "balancer", "upgrade", *words, path=path)
+
+    def script(self, *command: str | Path, path: Path | None = None) -> "subprocess.Popen[str]":
+        """Start a program of the operator, who has `arv-balance` and its socket at hand."""
+        programs = [str(path)] if path else []
         environment = {
             **os.environ,
             "ARV_BALANCE_ADMIN": f"unix:{self.folder}/admin.sock",
             "XDG_STATE_HOME": str(self.operator),
-            "PATH": f"{path}:{os.environ['PATH']}" if path else os.environ["PATH"],
+            "PATH": ":".join([*programs, str(Path(sys.executable).parent), os.environ["PATH"]]),
         }
         return subprocess.Popen(
-            [sys.executable, "-P", "-m", "balancer", "upgrade", *words],
+            [str(word) for word in command],
             stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment, cwd=ROOT,
         )  # fmt: skip
 
