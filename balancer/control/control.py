@@ -139,7 +139,9 @@ class Control:
             site=site,
             status=self._status,
             actions=actions,
-            pauses=Pauses(site=site, board=outside.board, trend=self._trend, events=outside.events),
+            pauses=Pauses(
+                site=site, board=outside.board, trend=self._trend, events=outside.events, look=self._prober.look
+            ),
             upgrades=self._upgrades,
             designations=self._designations,
             events=outside.events,

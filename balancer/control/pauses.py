@@ -2,6 +2,7 @@
 
 import asyncio
 import math
+from collections.abc import Awaitable, Callable
 from dataclasses import dataclass
 from datetime import timedelta
 from typing import Any
@@ -49,11 +50,14 @@ class PauseRequest:
 class Pauses:
     """Holds and releases all traffic but that of routes with `park: false`."""
 
-    def __init__(self, *, site: Site, board: Board, trend: Trend, events: EventLog) -> None:
+    def __init__(
+        self, *, site: Site, board: Board, trend: Trend, events: EventLog, look: Callable[[], Awaitable[None]]
+    ) -> None:
         self._site = site
         self._board = board
         self._trend = trend
         self._events = events
+        self._look = look  # checks all nodes once
         self._reached: Intent | None = None  # the pause that was complete once
 
     async def pause(self, request: PauseRequest) -> dict[str, Any]:
@@ -76,9 +80,13 @@ class Pauses:
         return self.document()
 
     async def resume(self, who: str, reason: str, per_s: float | None) -> dict[str, Any]:
-        """Let what waits go on, at `per_s` requests a second (None: as configured)."""
+        """Let what waits go on, at `per_s` requests a second (None: as configured).
+
+        Nodes are checked first: what is known of them is of before whatever the pause was for.
+        """
         if self._site.intents.get(Kind.PAUSE) is None:
             return {**self.document(), "changed": False}
+        await self._look()
         parked = self._board.total(sb.W_PARKED)
         now = self._site.parts.clock.now()
         rate = per_s or float(self._site.config.park.release)

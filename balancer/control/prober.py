@@ -147,6 +147,19 @@ class Prober(AbstractAsyncContextManager["Prober"]):
         if watch is not None:
             watch.wake.set()
 
+    async def look(self) -> None:
+        """Check all enabled nodes at once, past `fall`; returns after the slowest one's timeout at the latest."""
+        async with asyncio.TaskGroup() as looks:
+            for watch in self._watches.values():
+                if watch.plan.is_enabled and watch.plan.target is not None:
+                    looks.create_task(self._look(watch, watch.plan, watch.plan.target))
+
+    async def _look(self, watch: _Watch, plan: Plan, target: Target) -> None:
+        result = await check(target, plan.expect, timeout_s=plan.timeout_s)
+        if watch.plan is plan and self._watches.get(plan.name) is watch:
+            self._take(watch, result, rules.after_look(watch.seen.state, plan.thresholds, passed=result.ok))
+            watch.wake.set()
+
     def live_refused(self, name: str) -> None:
         """A worker's connection was refused: count it, and look for ourselves at once."""
         watch = self._watches.get(name)
@@ -174,7 +187,11 @@ class Prober(AbstractAsyncContextManager["Prober"]):
                 await self._read_version(watch)
             watch.is_answering, watch.is_looked_at = result.ok, True
             if watch.plan is plan:  # else it was asked at an address that is no longer the node's
-                self._take(watch, result)
+                self._take(
+                    watch,
+                    result,
+                    rules.after_check(watch.seen.state, plan.thresholds, passed=result.ok, refused=result.refused),
+                )
             await self._pause(watch)
 
     def _wants_version(self, watch: _Watch) -> bool:
@@ -224,9 +241,8 @@ class Prober(AbstractAsyncContextManager["Prober"]):
         if rest > 0 and watch.plan is plan:
             await asyncio.sleep(min(rest, interval_s))
 
-    def _take(self, watch: _Watch, result: Result) -> None:
+    def _take(self, watch: _Watch, result: Result, state: rules.NodeHealth) -> None:
         plan, seen = watch.plan, watch.seen
-        state = rules.after_check(seen.state, plan.thresholds, passed=result.ok, refused=result.refused)
         watch.seen = Seen(seen.state, result, self._now(), seen.since)
         self._change(watch, state, result.text, "check")
         self._board.verdict(plan.slot, state.health, check_ok=result.ok)

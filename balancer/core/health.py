@@ -66,6 +66,11 @@ def after_check(node: NodeHealth, limits: Thresholds, *, passed: bool, refused: 
     return _judged(_down_if_nobody_listens(node), limits)
 
 
+def after_look(node: NodeHealth, limits: Thresholds, *, passed: bool) -> NodeHealth:
+    """Return the state after the check that ends a pause: what was known is of before, so one failure is enough."""
+    return after_check(node if passed else replace(node, counter=0), limits, passed=passed)
+
+
 def after_connects(node: NodeHealth, limits: Thresholds, *, refused: int, worked: bool) -> NodeHealth:
     """Return the state after live connects: `refused` more in a row, or `worked`: one of them got through meanwhile."""
     node = replace(node, live_refused=refused if worked else node.live_refused + refused)

@@ -13,6 +13,7 @@ from balancer.core.health import (
     Thresholds,
     after_check,
     after_connects,
+    after_look,
     after_version,
     available,
     ejects,
@@ -64,6 +65,12 @@ def checked(results: str, limits: Thresholds = LIMITS) -> NodeHealth:
 )
 def test_checks_and_connects_give_a_verdict(results: str, health: Health) -> None:
     assert checked(results).health is health
+
+
+def test_one_failure_is_enough_where_a_pause_ends() -> None:
+    assert after_look(checked("++"), LIMITS, passed=True).health is Health.HEALTHY
+    assert after_look(checked("++"), LIMITS, passed=False).health is Health.UNHEALTHY
+    assert after_look(checked("--"), LIMITS, passed=True).health is Health.UNHEALTHY  # coming back takes `rise`
 
 
 def test_one_and_one_flips_at_once() -> None:
