@@ -162,6 +162,7 @@ def test_a_restart_of_postgresql_behind_the_example_s_pause_fails_nothing(
 
 def restarted(site: ApiUpgradeSite, server: TestServer) -> None:
     """Restart PostgreSQL; it stays away until the nodes' checks have seen that."""
+    site.until_healthy(3)  # also when a test before this one has just brought them back
     server.local.stop()
     until(lambda: "unhealthy" in site.states().values(), 20)
     server.local.start()
@@ -175,4 +176,3 @@ def test_without_a_pause_a_restart_of_postgresql_fails_requests(
         time.sleep(0.5)
         restarted(site, postgres_server)
         assert load.stop().failures
-    site.until_healthy(3)
