@@ -24,9 +24,14 @@ async def container_finished(call: Call, container: Row) -> None:
     """Settle all that waited for a container; the caller holds Lock.PRIORITIES and the container's row."""
     acting = as_system(call)
     touched = [container["uuid"]]
+    successor = ""  # one for all that wait on
     for request in await call.session.rows(_QUERIES["requests_of"], container["uuid"]):
         if container["state"] == "Cancelled" and await _may_retry(acting, request):
-            touched.append(await _retry(acting, request, container))
+            if not successor:
+                successor = str((await new_container(acting, container))["uuid"])
+                touched.append(successor)
+            changes = {"container_uuid": successor, "container_count": request["container_count"] + 1}
+            await change_request(acting, request, changes)
         else:
             await finalize(acting, request, container)
     for child in await call.session.rows(_QUERIES["children_of"], container["uuid"]):
@@ -37,13 +42,6 @@ async def container_finished(call: Call, container: Row) -> None:
 async def _may_retry(call: Call, request: Row) -> bool:
     limit = call.settings.containers.max_retry_attempts
     return bool(await call.session.value(_QUERIES["may_retry"], request["uuid"], limit))
-
-
-async def _retry(call: Call, request: Row, container: Row) -> str:
-    uuid = str((await new_container(call, container))["uuid"])
-    changes = {"container_uuid": uuid, "container_count": request["container_count"] + 1}
-    await change_request(call, request, changes)
-    return uuid
 
 
 async def _end_child(call: Call, child: Row) -> list[str]:

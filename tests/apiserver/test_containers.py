@@ -123,6 +123,16 @@ async def test_a_cancelled_container_is_tried_again_up_to_the_limit(bench: Bench
     assert (await bench.alice.get(f"container_requests/{request['uuid']}"))["state"] == "Final"
 
 
+async def test_requests_that_share_a_cancelled_container_go_on_to_one_other(bench: Bench) -> None:
+    first, second = await bench.commit(), await bench.commit()
+    assert first["container_uuid"] == second["container_uuid"]
+    await bench.start(first["container_uuid"])
+    await bench.change(first["container_uuid"], state="Cancelled")
+    after = [await bench.alice.get(f"container_requests/{one['uuid']}") for one in (first, second)]
+    assert after[0]["container_uuid"] == after[1]["container_uuid"] != first["container_uuid"]
+    assert [one["container_count"] for one in after] == [2, 2]
+
+
 async def test_too_many_unlocks_cancel_a_container(bench: Bench) -> None:
     uuid = (await bench.commit(container_count_max=1))["container_uuid"]
     for _ in range(10):

@@ -1,26 +1,22 @@
 """Whatever is sent to any operation, the answer is a 2xx or a 4xx with a reason; never a 500, never a dead node."""
 
 import asyncio
-import io
 import json
 from collections.abc import Iterator
-from contextlib import AsyncExitStack
-from dataclasses import dataclass
 from typing import Any
 from urllib.parse import quote, urlencode
 
-import aiohttp
 import pytest
 from hypothesis import HealthCheck, given
 from hypothesis import settings as hypothesis_settings
 from hypothesis import strategies as st
-from yarl import URL
 
 from apiserver.operation import Operation
 from apiserver.registry import Registry
 from apiserver.schema import RESOURCES
-from tests.support.api import ROOT, api_template, running, settings
+from tests.support.api import api_template, settings
 from tests.support.postgres import TestServer, postgres_server
+from tests.support.target import Target, target_on
 
 __all__ = ["api_template", "postgres_server"]
 pytestmark = [pytest.mark.pg, pytest.mark.timeout(120)]
@@ -42,38 +38,12 @@ _values = st.recursive(
 )  # fmt: skip
 
 
-@dataclass
-class Target:
-    """A node in this process and a client without retries."""
-
-    runner: asyncio.Runner
-    base: str
-    http: aiohttp.ClientSession
-
-    def send(self, method: str, path: str, query: str, body: bytes | None, kind: str) -> tuple[int, str]:
-        async def run() -> tuple[int, str]:
-            headers = {"Authorization": f"Bearer {ROOT}", "Content-Type": kind}
-            url = URL(f"{self.base}/arvados/v1/{path}{'?' + query if query else ''}", encoded=True)
-            async with self.http.request(
-                method, url, data=io.BytesIO(body) if body else body, headers=headers
-            ) as response:
-                return response.status, await response.text()
-
-        return self.runner.run(run())
-
-
 @pytest.fixture(scope="module")
 def target(postgres_server: TestServer, api_template: str) -> Iterator[Target]:
-    with asyncio.Runner() as runner:
-        stack = AsyncExitStack()
-
-        async def start() -> Target:
-            dsn = await stack.enter_async_context(postgres_server.new_database(api_template))
-            base = await stack.enter_async_context(running(settings(dsn)))
-            return Target(runner, base, await stack.enter_async_context(aiohttp.ClientSession()))
-
-        yield runner.run(start())
-        runner.run(stack.aclose())
+    name = asyncio.run(postgres_server.create(api_template))
+    with target_on(settings(postgres_server.dsn(name))) as found:
+        yield found
+    asyncio.run(postgres_server.drop(name))
 
 
 @st.composite
