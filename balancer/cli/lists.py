@@ -33,14 +33,14 @@ def headline(status: Document, painter: Painter) -> str:
     return "   ".join(parts)
 
 
-def nodes_table(nodes: Sequence[Document], painter: Painter, *, wide: bool) -> list[str]:
+def nodes_table(nodes: Sequence[Document], painter: Painter, *, wide: bool, indent: int = 0) -> list[str]:
     """Return the lines of the table; on a narrow terminal the least important columns go, and that is said."""
     header = (*WIDE, *WIDE_MORE) if wide else HEADER
     rows = [[_cell(name, node, painter) for name in header] for node in nodes]
     columns = terminal_columns()
     if columns is None or wide:
         return table(header, rows, right=RIGHT)
-    keep = fit(header, rows, DROP, columns)
+    keep = fit(header, rows, DROP, columns - indent)
     lines = table([header[i] for i in keep], [[row[i] for i in keep] for row in rows], right=RIGHT)
     return lines if len(keep) == len(header) else [*lines, painter.paint("dim", "(wide: -o wide)")]
 
