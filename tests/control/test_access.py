@@ -2,7 +2,6 @@
 
 import getpass
 import os
-import socket
 from typing import Any
 
 import aiohttp
@@ -11,6 +10,7 @@ import pytest
 from balancer.control.admin.access import Asked, Caller, Role, Token, host_name, tcp_caller
 from balancer.control.admin.problem import ProblemError
 from tests.control.harness import nodes, rig, until
+from tests.support.site import free_port
 
 TOKENS = (
     Token("eye", Role.VIEWER, b"viewer-token"),
@@ -88,12 +88,6 @@ def test_host_names_lose_port_and_case() -> None:
         "",
         "",
     ]
-
-
-def free_port() -> int:
-    with socket.socket() as sock:
-        sock.bind(("127.0.0.1", 0))
-        return int(sock.getsockname()[1])
 
 
 async def test_roles_hold_over_tcp_and_tokens_reach_no_answer() -> None:
