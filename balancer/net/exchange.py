@@ -11,6 +11,7 @@ from balancer.core.message import ResponseHead
 from balancer.core.retry import FRESH_IDLE_S, IDEMPOTENT, FailedAttempt, Failure, RetryKind, decide
 from balancer.model import Outcome
 from balancer.net.nodes import NodeState
+from balancer.net.pipes import Pipe
 from balancer.net.stream import COPY_BYTES
 from balancer.net.upstream import HEAD, Upstream
 from balancer.scoreboard import (
@@ -333,6 +334,11 @@ class Exchange:
             self.client.respond(b"".join((self.response_head, *pieces)))
         else:
             self.client.respond_pieces([self.response_head, *pieces])
+
+    def answer_piped(self, first: bytes, pipe: Pipe) -> None:
+        """Send a whole answer whose body goes on in a pipe."""
+        self.response_bytes += len(first) + pipe.held
+        self.client.respond_piped(self.response_head + first, pipe)
 
     def last_chunk(self, follower: "ChunkFollower | None") -> bytes:
         """Return the last chunk, with the trailers that are allowed if the client takes them."""

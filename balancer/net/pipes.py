@@ -6,13 +6,15 @@ from _socket import socket as PlainSocket  # noqa: N812 - the C type under socke
 from collections.abc import Callable
 from typing import Final
 
-# The least that is left of a body for which the pipe pays.
+# The least that is left of a body for which the pipe pays: of one that is passed on as it comes, and of one that is
+# held until it is whole.
 LEAST_BYTES = 256 << 10
+LEAST_HELD_BYTES = 32 << 10
 # What a slow client can make us hold; 1 MiB is 3 % less work for a fast one.
 PIPE_BYTES = 256 << 10
 # Of one worker. Linux lets a user have 64 MiB in pipes before it gives small ones only; what finds none is copied.
 MOST_PIPES = 128
-KEPT_PIPES = 16
+KEPT_PIPES = 64
 
 _SPLICE: Final[Callable[..., int] | None] = getattr(os, "splice", None)
 _NONBLOCK: int = getattr(os, "SPLICE_F_NONBLOCK", 0)
@@ -50,6 +52,14 @@ class Pipe:
                 self.held -= _SPLICE(self.reader, fd, self.held, flags=_NONBLOCK | (_MORE if more else 0))
         except BlockingIOError:
             return
+
+    def drain(self) -> bytes:
+        """Take out what is held. Raises OSError."""
+        pieces = []
+        while self.held:
+            pieces.append(os.read(self.reader, self.held))
+            self.held -= len(pieces[-1])
+        return b"".join(pieces)
 
     def give_back(self) -> None:
         """Its borrower needs it no more."""

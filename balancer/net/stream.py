@@ -11,11 +11,17 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
 COPY_BYTES = 16 << 10  # a message up to this is copied and sent in phase two; larger ones go at once from their buffer
+HEAD_BYTES = (
+    4096  # most heads and what comes with them; `recv` of so few makes a bytes object 0.3 us faster than others
+)
 READABLE = READ | ERROR | HANGUP
 
 
 class Socket(Protocol):
     """What is used of `socket.socket`; `balancer.net.tls.TlsSocket` offers the same."""
+
+    def recv(self, size: int, /) -> bytes:
+        """Read up to `size`; b"" at the end. Raises BlockingIOError."""
 
     def recv_into(self, buffer: "bytearray | memoryview", /) -> int:
         """Read; 0 at the end. Raises BlockingIOError."""
@@ -39,12 +45,13 @@ class Socket(Protocol):
 class Stream:
     """Owns a socket that the reactor watches. `out` is what the kernel did not take yet."""
 
-    __slots__ = ("closed", "fd", "mask", "out", "reactor", "recv_into", "send", "sock")
+    __slots__ = ("closed", "fd", "mask", "out", "reactor", "recv", "recv_into", "send", "sock")
 
     def __init__(self, reactor: Reactor, sock: Socket, fd: int) -> None:
         self.reactor = reactor
         self.sock = sock
         self.fd = fd
+        self.recv = sock.recv
         self.recv_into = sock.recv_into  # bound once: a look-up per call is 40 ns
         self.send = sock.send
         self.out: bytes = b""

@@ -55,6 +55,17 @@ class TlsSocket:
         self._session = self._tls._sslobj  # type: ignore[attr-defined]  # noqa: SLF001 - see the class
         return 0
 
+    def recv(self, size: int) -> bytes:
+        """See stream.Socket."""
+        try:
+            data: bytes = self._session.read(size)
+        except (ssl.SSLWantReadError, ssl.SSLWantWriteError):
+            raise BlockingIOError from None
+        except ssl.SSLEOFError:
+            return b""
+        self.left_over = len(data) == size and self._session.pending() > 0
+        return data
+
     def recv_into(self, buffer: "bytearray | memoryview") -> int:
         """See stream.Socket."""
         size = len(buffer)
@@ -268,7 +279,7 @@ class TlsClient(Downstream):
                 self.close()
                 return False
             sock = self.sock = self._tls = TlsSocket(tls, tls)
-            self.recv_into, self.send = sock.recv_into, sock.send
+            self.recv, self.recv_into, self.send = sock.recv, sock.recv_into, sock.send
         wanted = sock.handshake()
         if wanted is None:
             self.worker.count(W_TLS_FAILED)

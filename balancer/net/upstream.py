@@ -19,10 +19,10 @@ from balancer.core.http1 import (
 )
 from balancer.core.retry import Failure
 from balancer.net.nodes import NodeState
-from balancer.net.pipes import LEAST_BYTES, Pipe
+from balancer.net.pipes import LEAST_BYTES, LEAST_HELD_BYTES, Pipe
 from balancer.net.poller import READ, WRITE
 from balancer.net.reactor import Reactor
-from balancer.net.stream import COPY_BYTES, READABLE, Socket, Stream
+from balancer.net.stream import COPY_BYTES, HEAD_BYTES, READABLE, Socket, Stream
 from balancer.scoreboard import N_CONNECTS
 
 if TYPE_CHECKING:
@@ -57,6 +57,7 @@ class Upstream(Stream):
         "pipe",
         "reusable",
         "reused",
+        "wide",
     )
 
     def __init__(self, reactor: Reactor, sock: Socket, fd: int, node: NodeState) -> None:
@@ -72,6 +73,9 @@ class Upstream(Stream):
         self.left = 0  # bytes of the body still to come
         self.follower: ChunkFollower | None = None
         self.pipe: Pipe | None = None  # while the kernel moves the body
+        # What is read first of an answer: HEAD_BYTES, or all there is because the last answer was larger than that, or
+        # because what TLS has decrypted must not be left behind.
+        self.wide = node.tls is not None
 
     @classmethod
     def connect(cls, reactor: Reactor, node: NodeState, exchange: "Exchange") -> "Upstream | None":
@@ -136,7 +140,7 @@ class Upstream(Stream):
             self.phase = HANDSHAKE
             if self.node.tls is not None:
                 self.sock = sock = self.node.tls.wrap(raw)
-                self.recv_into, self.send = sock.recv_into, sock.send
+                self.recv, self.recv_into, self.send = sock.recv, sock.recv_into, sock.send
         if self.node.tls is not None:
             wanted = self.sock.handshake()  # type: ignore[attr-defined]
             if wanted is None:
@@ -193,6 +197,10 @@ class Upstream(Stream):
             self._splice(self.pipe)
             return
         reactor = self.reactor
+        phase = self.phase
+        if phase == HEAD and not self.wide:
+            self._read_head()
+            return
         try:
             count = self.recv_into(reactor.buffer)
         except BlockingIOError:
@@ -202,7 +210,6 @@ class Upstream(Stream):
         if count == 0:
             self._lost()
             return
-        phase = self.phase
         if phase == HEAD:
             if count <= COPY_BYTES and not self.data:
                 data = reactor.view[:count].tobytes()  # slices of bytes cost half of those of a memoryview
@@ -224,6 +231,25 @@ class Upstream(Stream):
             self._hold(reactor.view[:count])
         else:  # idle: a node has nothing to say without a request
             self._leave_pool()
+
+    def _read_head(self) -> None:
+        try:
+            data = self.recv(HEAD_BYTES)
+        except BlockingIOError:
+            return
+        except OSError:
+            data = b""
+        if not data:
+            self._lost()
+            return
+        if self.data:
+            self._slow_head(self.data + data)
+            return
+        found = _match(data)
+        if found is not None:
+            self._fast_head(found, data, len(data))
+        else:
+            self._slow_head(data)
 
     def _lost(self) -> None:
         """The node closed the connection, or it broke."""
@@ -282,7 +308,8 @@ class Upstream(Stream):
             exchange.response_head = first + second + ending
             self.left = left
             self.follower = None
-            self._begin_body(self.reactor.view[head_end:count], total)
+            view = memoryview(data) if count <= COPY_BYTES else self.reactor.view
+            self._begin_body(view[head_end:count], total)
             return
         exchange.response_bytes += total
         client = exchange.client
@@ -301,18 +328,23 @@ class Upstream(Stream):
             exchange.move(State.HOLDING)
             self.held = [first.tobytes()] if first else []
             exchange.client.deadline = self.reactor.now + exchange.site.response_idle_ns
+            if self.left >= LEAST_HELD_BYTES and not exchange.chunk_out:
+                self.pipe = exchange.client.worker.pipes.between(self.sock, exchange.client.sock)
+            if self.pipe is None:
+                self.wide = True
             return
         self.phase = STREAM
         exchange.stream_head()
         if first:
             self._relay(first)
-        if LEAST_BYTES <= self.left < UNTIL_CLOSE and not exchange.chunk_out and not self.closed:
-            self.pipe = exchange.client.worker.pipes.between(self.sock, exchange.client.sock)
 
     def _splice(self, pipe: Pipe) -> None:
         """Have the kernel move what is there of a long body: a third of the work of copying it."""
         exchange = self.exchange
         assert exchange is not None
+        if self.phase == HOLD:
+            self._hold_in_pipe(pipe, exchange)
+            return
         if exchange.client.out or pipe.held:
             self.interest(self.mask & ~READ)  # `may_go_on` comes when the client took it
             return
@@ -329,10 +361,34 @@ class Upstream(Stream):
         exchange.response_bytes += count
         self._let_out(pipe, exchange)
 
+    def _hold_in_pipe(self, pipe: Pipe, exchange: "Exchange") -> None:
+        """Have the kernel hold a body until it is whole, without its being copied to us and back."""
+        try:
+            count = pipe.take_in(self.fd, self.left)
+        except BlockingIOError:
+            if pipe.held:  # full: a pipe holds few pieces, and they may be small
+                self.pipe = None
+                self.held.append(pipe.drain())
+                pipe.give_back()
+            return
+        except OSError:
+            count = 0
+        if not count:
+            self._lost()
+            return
+        self.left -= count
+        exchange.client.deadline = self.reactor.now + exchange.site.response_idle_ns
+        if not self.left:
+            self.pipe = None
+            exchange.answer_piped(b"".join(self.held), pipe)
+            pipe.give_back()
+            self.held = []
+            exchange.node_done(self)
+
     @property
     def holds_output(self) -> bool:
         """Whether bytes for the client wait in the pipe."""
-        return self.pipe is not None and self.pipe.held > 0
+        return self.pipe is not None and self.pipe.held > 0 and self.phase == STREAM
 
     def _let_out(self, pipe: Pipe, exchange: "Exchange") -> None:
         client = exchange.client
@@ -463,8 +519,14 @@ class Upstream(Stream):
         if pieces is not None:
             for piece in pieces:
                 self._pass_on(piece)
-            if self.left == 0 and not self.closed and self.exchange is not None:
+            exchange = self.exchange
+            if self.closed or exchange is None:
+                return
+            if self.left == 0:
                 self._body_ended()
+            elif LEAST_BYTES <= self.left < UNTIL_CLOSE and not exchange.chunk_out:
+                # Only now: a first large read opens the kernel's receive window, which spares one splice in eight.
+                self.pipe = exchange.client.worker.pipes.between(self.sock, exchange.client.sock)
 
     def _relay(self, first: memoryview) -> None:
         """Pass on what came with the head; its length is taken off `left` already."""

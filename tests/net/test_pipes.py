@@ -52,6 +52,75 @@ def test_a_long_body_arrives_whole_and_the_connections_go_on(
         wait_until(lambda: worker.board.cell(W_OUT_NODE) >= 2)
 
 
+HELD = BODY[: 64 << 10]  # is sent when all of it is here
+
+
+def in_pieces(size: int, pause_s: float) -> list[Step]:
+    pieces: list[Step] = [answer(b"", length=len(HELD))]
+    for start in range(0, len(HELD), size):
+        pieces += [HELD[start : start + size], Sleep(pause_s)]
+    return pieces
+
+
+@pytest.mark.parametrize(
+    "script",
+    [
+        lambda _request: answer(HELD),
+        lambda _request: [answer(b"", length=len(HELD)), Sleep(0.05), HELD],
+        lambda _request: [answer(HELD[:9000], length=len(HELD)), Sleep(0.05), HELD[9000:]],
+        lambda _request: [answer(HELD[:-1], length=len(HELD)), Sleep(0.05), HELD[-1:]],
+        lambda _request: in_pieces(200, 0.0005),  # a pipe takes 64 pieces, however small
+    ],
+    ids=["at once", "head alone", "in two", "all but one", "in many"],
+)
+def test_an_answer_that_is_held_whole_arrives_whole(script: Callable[[Request], "list[Step] | bytes"]) -> None:
+    with Upstream(script) as node, running(snapshot_of(node.port)) as worker, Client(worker.connect()) as client:
+        for _ in range(3):
+            assert client.get().body == HELD
+        wait_until(lambda: worker.board.cell(W_OUT_NODE) == 3)
+
+
+def test_a_client_that_asks_much_and_reads_late_gets_every_held_answer() -> None:
+    count = 80  # 5 MiB: more than the kernel takes for a client that does not read
+    with Upstream(lambda _request: answer(HELD)) as node, running(snapshot_of(node.port)) as worker:
+        before = pipes_of(worker)
+        with Client(worker.connect()) as client:
+            client.sock.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 << 10)
+            client.send(request("/") * count)
+            wait_until(lambda: worker.board.board.in_flight(0) == 0 and len(node.requests) > 2)
+            assert pipes_of(worker) == before + 2  # what waits for the client is in none
+            assert all(client.read().body == HELD for _ in range(count))
+        wait_until(lambda: worker.board.cell(W_OUT_NODE) == count)
+
+
+def test_a_node_that_dies_while_its_answer_is_held_is_not_noticed() -> None:
+    seen: list[Request] = []
+
+    def dies_once(request: Request) -> list[Step]:
+        seen.append(request)
+        return [answer(HELD[:50_000], length=len(HELD)), Sleep(0.1), Close()] if len(seen) == 1 else [answer(HELD)]
+
+    with Upstream(dies_once) as node, Upstream(dies_once) as other:
+        snapshot = snapshot_of(node.port, other.port)
+        with running(snapshot) as worker, Client(worker.connect()) as client:
+            assert client.get().body == HELD
+            wait_until(lambda: worker.board.cell(W_OUT_NODE) == 1)
+    assert len(seen) == 2
+
+
+def test_a_client_that_leaves_while_its_answer_is_held_leaves_no_pipe_behind() -> None:
+    def slow(_request: Request) -> list[Step]:
+        return [answer(HELD[:50_000], length=len(HELD)), Sleep(0.3), HELD[50_000:]]
+
+    with Upstream(slow) as node, running(snapshot_of(node.port)) as worker:
+        before = pipes_of(worker)
+        client = Client(worker.connect())
+        client.send(request("/"))
+        wait_until(lambda: pipes_of(worker) == before + 2)
+        client.close()
+        wait_until(lambda: pipes_of(worker) == before)
+
+
 def test_a_pipe_is_used_while_a_client_reads_slowly_and_holds_no_more_than_it_may() -> None:
     with Upstream(lambda _request: answer(BODY)) as node, running(snapshot_of(node.port)) as worker:
         before = pipes_of(worker)
