@@ -95,6 +95,7 @@ def footer(status: Document, painter: Painter) -> list[str]:
         since = f", since {age(item['since'])}" if item["since"] else ""
         why = item["now"] or item["why"]
         lines.append(f"designated {item['name']}: {holder}  epoch {item['epoch']}{since}  ({why})")
+    lines += [dns_line(target) for target in (status.get("dns") or {}).get("targets", ())]
     if status["upgrade"] and status["upgrade"]["open"]:
         lines.append(painter.paint("warn", upgrade_line(status["upgrade"])))
     gone = "{0} of the configuration is removed: arv-balance nodes forget {0}"
@@ -104,6 +105,13 @@ def footer(status: Document, painter: Painter) -> list[str]:
         count = len(last["errors"])
         lines.append(painter.paint("bad", f"config on disk has {count} errors and is not in use: arv-balance check"))
     return lines
+
+
+def dns_line(target: Document) -> str:
+    """Return a DNS target in one line."""
+    sends = f"{target['holder']} sends, epoch {target['epoch']}" if target["holder"] else "nobody sends"
+    left = [f"{target[name]} {name}" for name in ("pending", "conflict", "failed", "held") if target[name]]
+    return f"DNS {target['name']}: {target['records']} records{''.join(f', {text}' for text in left)}  ({sends})"
 
 
 def upgrade_line(upgrade: Document) -> str:

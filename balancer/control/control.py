@@ -23,6 +23,7 @@ from balancer.control.dashboard.dashboard import Dashboard
 from balancer.control.dashboard.sessions import Sessions
 from balancer.control.designation_store import FileStore, Stores
 from balancer.control.designations import DesignationKeeper
+from balancer.control.dnsstate import DnsState
 from balancer.control.events import EventLog
 from balancer.control.facts import Gatherer
 from balancer.control.intents import IntentStore
@@ -109,6 +110,7 @@ class Control:
             events=outside.events,
             tokens=lambda: self._vault.opened.peers,
         )
+        self._dns = DnsState(self._site)
         sources = self._made_sources()
         self._gatherer = Gatherer(sources, outside.events)
         self._status = Status(sources)
@@ -130,6 +132,7 @@ class Control:
             upgrade=self._upgrades.brief,
             certificates=self._certificates,
             peers=self._peers,
+            dns=self._dns,
         )
 
     def _made_api(self) -> tuple[Dashboard, Api]:
@@ -271,6 +274,7 @@ class Control:
             ("work", self._do_work()),
             ("dashboard", self._dashboard.run()),
             ("secrets", self._keep_secrets()),
+            ("dns", self._dns.run()),
             ("peers", self._peers.run(self._status.cluster)),
             ("addresses", self._addresses.run(self._names, self._addresses_changed)),
         ):

@@ -12,6 +12,7 @@ from balancer import scoreboard as sb
 from balancer.control import words
 from balancer.control.board import Board
 from balancer.control.certificates import Certificates
+from balancer.control.dnsstate import DnsState
 from balancer.control.intents import Intent, Kind, intent_document
 from balancer.control.peers import Peers
 from balancer.control.prober import Prober
@@ -43,6 +44,7 @@ class Sources:
     upgrade: Callable[[], Document | None]
     certificates: Certificates
     peers: Peers
+    dns: DnsState
 
 
 class Status:
@@ -80,6 +82,7 @@ class Status:
             "removed": self._removed(),
             "designations": self._from.designations(),
             "peers": self._from.peers.documents(),
+            "dns": self._from.dns.document(),
             "pause": intent_document(pause) if pause else None,
             "intents": [intent_document(item) for item in site.intents],
             "upgrade": self._from.upgrade(),
@@ -191,7 +194,7 @@ class Status:
         last = self._from.reader.last
         if last and not last.ok:
             causes.append(f"the configuration on disk is not in use: {last.error}")
-        return [*causes, *self._from.certificates.expired(), *self._from.peers.causes()]
+        return [*causes, *self._from.certificates.expired(), *self._from.peers.causes(), *self._from.dns.causes()]
 
     def _removed(self) -> list[str]:
         return [node.name for node in self._from.site.snapshot.nodes if node.admin is Admin.REMOVED]

@@ -271,6 +271,15 @@ class Rig:
         ):
             return response.status, await response.json(content_type=None)
 
+    async def page(self, path: str) -> str:
+        """Return a page of the dashboard, as whoever may open the Unix socket sees it."""
+        async with (
+            aiohttp.ClientSession(connector=aiohttp.UnixConnector(path=self.socket)) as session,
+            session.get(f"http://localhost{path}") as response,
+        ):
+            assert response.status == 200, await response.text()
+            return await response.text()
+
     async def get(self, path: str) -> Document:
         status, document = await self.call("GET", path)
         assert status == 200, document

@@ -153,6 +153,26 @@ STATUS = document(
             name=TEXT, admin=TEXT, asked_at=maybe(TIME), fault=TEXT, verdict=TEXT, version=TEXT, differences=many(TEXT)
         )
     ),
+    dns=maybe(
+        record(
+            asked_at=TIME,
+            fault=TEXT,
+            targets=many(
+                record(
+                    name=TEXT,
+                    kind={"enum": ["rfc2136", "builtin", "files"]},
+                    holder=maybe(TEXT),
+                    epoch=COUNT,
+                    records=COUNT,
+                    pending=COUNT,
+                    conflict=COUNT,
+                    failed=COUNT,
+                    held=COUNT,
+                    error=TEXT,
+                )
+            ),
+        )
+    ),
     pause=maybe(INTENT),
     intents=many(INTENT),
     upgrade=maybe(

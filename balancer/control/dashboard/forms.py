@@ -1,6 +1,7 @@
 """Buttons: a page that says what would happen, the deed itself, and the way back to the overview with an undo."""
 
 import asyncio
+import logging
 from collections.abc import Callable
 from dataclasses import dataclass
 from datetime import datetime
@@ -14,6 +15,8 @@ from balancer.control.admin.problem import ProblemError
 from balancer.control.admin.services import Services
 from balancer.control.dashboard.acts import Act, Forecaster, acts, perform
 from balancer.control.dashboard.door import Visitor
+
+logger = logging.getLogger(__name__)
 
 PAUSE_WAIT_S = 1.0  # a pause that takes longer goes on behind the overview, which shows how far it is
 UNDO_S = 60.0  # the result of an act is news for so long
@@ -182,6 +185,12 @@ async def _carry_out(act: Act, call: Call, answer: "asyncio.Future[Document]") -
     except ProblemError as exc:
         if not answer.done():
             answer.set_exception(exc)
+    except Exception:
+        logger.exception("an act failed", extra={"action": act.verb})
+        if not answer.done():
+            answer.set_exception(
+                ProblemError(500, "an error inside arv-balance", why="it is in the log of the service")
+            )
     else:
         if not answer.done():
             answer.set_result(result)

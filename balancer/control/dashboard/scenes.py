@@ -10,7 +10,7 @@ from balancer.control.dashboard.pages import Pages
 from balancer.control.events import event_document
 from balancer.observe.series import SPANS, columns
 
-OVERVIEW = ("head", "causes", "tiles", "nodes", "duties", "upgrade", "ledger", "balancer", "events")
+OVERVIEW = ("head", "causes", "tiles", "nodes", "duties", "dns", "peers", "upgrade", "ledger", "balancer", "events")
 NODE = ("head", "node-now", "node-charts", "node-exchanges", "events")
 SHOWN_EVENTS = 12
 
