@@ -90,7 +90,7 @@ def jobs_command(context: typer.Context, config: ConfigOption = None, as_json: J
     context.obj = config or context.obj
     if context.invoked_subcommand is not None:
         return
-    rows = asyncio.run(_jobs(_settings(context.obj)))
+    rows = asyncio.run(periodic_jobs(_settings(context.obj)))
     if as_json:
         typer.echo(json.dumps(rows, indent=2, default=str))
         return
@@ -121,7 +121,8 @@ def run_job(context: typer.Context, name: str, config: ConfigOption = None) -> N
     typer.echo(f"job {name} has run")
 
 
-async def _jobs(settings: "Settings") -> list[dict[str, Any]]:
+async def periodic_jobs(settings: "Settings") -> list[dict[str, Any]]:
+    """Return the rows of all jobs, by the database's clock."""
     from apiserver.jobs import listed
     from apiserver.node import database_settings, with_database
     from apiserver.store.pool import Store

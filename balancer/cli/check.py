@@ -52,14 +52,14 @@ def check(
     from balancer.config.file import load
 
     loaded = load(file or lookup.find(config), look_at_files=not no_files)
-    loaded = loaded.also([*_dns(loaded), *(_forgotten(loaded) if not no_files else ())])
+    loaded = loaded.also([*dns_faults(loaded), *(forgotten(loaded) if not no_files else ())])
     failed = not loaded.is_valid or (strict and bool(loaded.faults))
     if failed or not quiet:
         _report(loaded, output, Painter(color))
     raise typer.Exit(Exit.CONFIG if failed else Exit.DONE)
 
 
-def _dns(loaded: "Loaded") -> "list[Fault]":
+def dns_faults(loaded: "Loaded") -> "list[Fault]":
     """What the DNS part says about its own section, when there is one."""
     if loaded.config.dns is None or any(fault.loc[:1] == ("dns",) for fault in loaded.errors):
         return []
@@ -68,7 +68,7 @@ def _dns(loaded: "Loaded") -> "list[Fault]":
     return checked(loaded.config.dns, loaded.document, loaded.config.cluster)[1]
 
 
-def _forgotten(loaded: "Loaded") -> "list[Fault]":
+def forgotten(loaded: "Loaded") -> "list[Fault]":
     """Run-time changes that hide what the file says; nothing when no balancer has run here."""
     path = Path(loaded.config.state.dir) / "intents.json"
     try:

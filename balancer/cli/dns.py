@@ -256,7 +256,7 @@ def _examine(
     from dnsupdate import doctor as medicine
 
     names = _primaries(settings, target)
-    found = {name: dnswork.run(_findings(settings, name, write=write)) for name in names}
+    found = {name: dnswork.run(findings(settings, name, write=write)) for name in names}
     if as_json:
         shown = {name: [asdict(one) for one in findings] for name, findings in found.items()}
         typer.echo(json.dumps({"schema": "arv-balance/dns-test/v1", "targets": shown}))
@@ -282,7 +282,8 @@ def _print_snippets(settings: "Settings", name: str) -> None:
         typer.echo(f"\n--- {server}\n{text}")
 
 
-async def _findings(settings: "Settings", name: str, *, write: bool) -> "list[Finding]":
+async def findings(settings: "Settings", name: str, *, write: bool) -> "list[Finding]":
+    """Return what the probe says of one target."""
     import asyncio
 
     from dnsupdate.doctor import Doctor

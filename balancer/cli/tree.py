@@ -12,7 +12,21 @@ EPILOG = """Exit codes: 0 done; 1 the answer is no or bad; 2 usage; 3 invalid co
 answer; 5 not in time; 6 refused by a safety guard (--force); 130 interrupted."""
 # As a newcomer needs them; the groups of the help appear in the order of their first command. The rest follows by name.
 ORDER = (
-    *("serve", "demo", "api", "status", "top", "dashboard", "events", "explain", "trace", "ledger", "nodes", "pause"),
+    *(
+        "serve",
+        "demo",
+        "api",
+        "status",
+        "top",
+        "dashboard",
+        "events",
+        "explain",
+        "trace",
+        "doctor",
+        "ledger",
+        "nodes",
+        "pause",
+    ),
     *("designate", "upgrade", "reload", "check", "config", "render", "importing", "dns"),
 )
 

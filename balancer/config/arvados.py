@@ -20,6 +20,7 @@ from balancer.config.scalars import Duration
 from balancer.errors import ConfigError
 
 MAX_BYTES = 8 << 20
+_HOST_DNS = ("DNSServerConfDir", "DNSServerConfTemplate", "DNSServerUpdateCommand", "DNSServerReloadCommand")
 REQUEST_TIMEOUT_S = 300.0  # what Arvados takes when its file does not say
 _Compose: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -53,6 +54,8 @@ class Cluster:
     tls_insecure: bool = False
     external_host: str = ""
     skipped: tuple[str, ...] = ()  # what was left out and why, for people
+    audit_batch: int = 0  # rows of the audit log that a node deletes at once; 0: none deletes any
+    host_dns: tuple[str, ...] = ()  # settings by which a node writes DNS on its own host
 
 
 def read(path: str, *, service: str = "Controller", cluster: str | None = None, among: str | None = None) -> Cluster:
@@ -82,6 +85,8 @@ def read(path: str, *, service: str = "Controller", cluster: str | None = None, 
         tls_insecure=_text(_get(root, "TLS", "Insecure")).lower() in ("true", "yes", "on"),
         external_host=_host(_text(_get(root, "Services", service, "ExternalURL"))),
         skipped=tuple(skipped),
+        audit_batch=_number(_get(root, "AuditLogs", "MaxDeleteBatch")),
+        host_dns=tuple(key for key in _HOST_DNS if _text(_get(root, "Containers", "SLURM", "Managed", key))),
     )
 
 
