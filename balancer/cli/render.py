@@ -1,6 +1,7 @@
 """`arv-balance render-haproxy` and its siblings: the same configuration for another engine, with what it cannot do."""
 
 import json
+from dataclasses import replace
 from enum import StrEnum
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -11,7 +12,7 @@ from balancer.cli import lookup
 from balancer.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
-    from balancer.config.overlay import Overlay
+    from balancer.config.overlay import Holder, Overlay
     from balancer.config.schema import Config
     from balancer.render.engine import Engine
     from balancer.render.report import Report
@@ -103,13 +104,23 @@ def render(
     chosen = ENGINES[engine.value]
     overlay = _overlay(loaded.config) if with_intents else None
     about = describe(loaded.config, path.name, overlay) if overlay else describe(loaded.config, path.name)
-    fidelity = report_of(chosen.name, loaded.config)
     options = _options(option, target_version, out)
+    fidelity = report_of(chosen.name, loaded.config, _note(engine, target_version))
     text = rendered(chosen, about, options, fidelity.comments())
     written = _write(text, out)
     _say(fidelity, report)
     if check:
         _check(chosen, text, out if written else None)
+
+
+def _note(engine: EngineName, target_version: str | None) -> str:
+    from balancer.render import haproxy
+
+    if engine is not EngineName.HAPROXY:
+        if target_version is not None:
+            raise CommandError("--target-version is for HAProxy", code=Exit.USAGE)
+        return ""
+    return haproxy.note(target_version or haproxy.DEFAULT_VERSION)
 
 
 def _options(given: list[str] | None, target_version: str | None, out: Path | None) -> dict[str, str]:
@@ -126,7 +137,7 @@ def _options(given: list[str] | None, target_version: str | None, out: Path | No
 
 def _overlay(config: "Config") -> "Overlay":
     from balancer.config.overlay import NOTHING
-    from balancer.control.intents import from_document
+    from balancer.control.intents import Kind, from_document
     from balancer.control.overlay import overlay
     from balancer.control.statefile import decode
     from balancer.errors import StateError
@@ -136,13 +147,35 @@ def _overlay(config: "Config") -> "Overlay":
         intents = from_document(decode(path.read_bytes()))
     except FileNotFoundError:
         typer.echo(f"no intents in {path}: no operator has changed anything", err=True)
-        return NOTHING
+        return replace(NOTHING, holders=_holders(config))
     except OSError as exc:
         raise CommandError(f"cannot read {path}: {exc.strerror}") from exc
     except StateError as exc:
         raise CommandError(f"{path} {exc}", why="what operators changed cannot be known") from exc
+    if intents.get(Kind.PAUSE) is not None:
+        typer.echo("traffic is paused; no engine can be told: it will send requests to the nodes", err=True)
     names = {intent.node for intent in intents}
-    return overlay(intents, done=names, holders={}, monotonic=lambda _: 0.0)
+    return overlay(intents, done=names, holders=_holders(config), monotonic=lambda _: 0.0)
+
+
+def _holders(config: "Config") -> "dict[str, Holder]":
+    """Who holds the designations now, by what the balancer wrote down; nobody where it is kept in a database."""
+    from balancer.config.overlay import Holder
+    from balancer.control.statefile import decode
+    from balancer.errors import StateError
+
+    if any(item.store == "postgres" for item in config.designated.values()):
+        typer.echo("who is designated is kept in state.database: the order of the file is rendered", err=True)
+    path = Path(config.state.dir) / "designations.json"
+    try:
+        found = decode(path.read_bytes())["designations"]
+        return {name: Holder(item["node"], item["epoch"]) for name, item in found.items()}
+    except FileNotFoundError:
+        return {}
+    except OSError as exc:
+        raise CommandError(f"cannot read {path}: {exc.strerror}") from exc
+    except (StateError, KeyError, TypeError) as exc:
+        raise CommandError(f"{path} holds no designations: {exc}", why="who is designated cannot be known") from exc
 
 
 def _write(text: str, out: Path | None) -> bool:

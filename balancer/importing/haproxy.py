@@ -211,6 +211,10 @@ class _Reader:
         if line.keyword == "acl" and line.words[1:3] == ("from_trusted_proxy", "src"):
             self._draft.set("trusted_proxies", list(line.words[3:]))
             return True
+        proxies = re.search(r"expect-proxy layer4 if \{ so_id (\d+) \} \{ src ([^}]+) \}", line.text)
+        if proxies is not None:
+            self._draft.listen[int(proxies[1]) - 1]["proxy_protocol"] = proxies[2].split()
+            return True
         internal = re.search(r"X-External-Client 0 if \{ (?:var\(txn\.client\) -m ip|src) ([^}]+) \}", line.text)
         if internal is not None:
             self._draft.set("internal_networks", internal[1].split())

@@ -4,6 +4,7 @@ from dataclasses import dataclass, field, replace
 
 from balancer.config.scalars import Duration
 from balancer.importing.draft import Draft, NotCarried, Server, Settings
+from balancer.render.haproxy import SYSTEM_CA
 
 _WITH_VALUE_WORDS = """
 weight maxconn inter fastinter downinter rise fall slowstart maxqueue pool-purge-delay sni check-sni verify
@@ -98,6 +99,6 @@ def _tls(options: dict[str, str], url: str) -> Settings:
         tls["server_name"] = name
     if options.get("verify") == "none":
         tls["verify"] = False
-    if options.get("ca-file", "@system-ca") != "@system-ca":
+    if options.get("ca-file", SYSTEM_CA) not in (SYSTEM_CA, "@system-ca"):
         tls["ca"] = options["ca-file"]
     return tls

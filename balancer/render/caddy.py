@@ -4,6 +4,7 @@ from collections.abc import Mapping
 from math import gcd
 from typing import Any
 
+from balancer.config.edge import Listen
 from balancer.config.scalars import Duration
 from balancer.render import pages, re2
 from balancer.render.body import json_pattern
@@ -32,7 +33,8 @@ def context(description: Description, options: Mapping[str, str]) -> dict[str, A
     routes = [_route(description, route, number) for number, route in enumerate(description.routes)]
     return {
         "statistics_port": options.get("statistics-port", "2019"),
-        "sites": [_site(listen) for listen in config.listen],
+        "sites": [_site(listen, config.tls.minimum_version) for listen in config.listen],
+        "servers": _servers(config.listen),
         "protected": tuple(str(item) for item in config.trusted_proxies if str(item) != "unix:"),
         "internal": tuple(str(item) for item in config.internal_networks if str(item) != "unix:"),
         "accept": f"~^(?:{re2.accept(config.request_id.accept)})$",
@@ -42,6 +44,8 @@ def context(description: Description, options: Mapping[str, str]) -> dict[str, A
         "secrets": f"[^?&]*{secrets(config.log.redact)}[^&]*" if config.log.redact else "",
         "too_long": above(int(config.limits.body)),
         "errors": pages.ERRORS,
+        "token": description.token_variable,
+        "dropped": "_" * config.forwarding.drop_underscore + "." * config.forwarding.drop_dotted,
         "health_body": "(?s)" + "".join(f"(?:.*{item})" for item in _expected(description)),
         "expects_body": bool(_expected(description)),
         "status": next(iter(config.health.expect.status), None),
@@ -61,12 +65,12 @@ def _escaped(character: str) -> str:
     return character if character.isalnum() else "\\" + character
 
 
-def _site(listen: Any) -> dict[str, Any]:
+def _site(listen: Listen, minimum_version: str) -> dict[str, Any]:
     tls = listen.tls
     scheme = "https" if tls else "http"
     address = listen.bind
     if address.startswith("unix:"):
-        return {"address": "http://", "bind": f"unix/{address[5:]}", "certificates": [], "tls": None, "listen": listen}
+        return {"address": "http://", "bind": f"unix/{address[5:]}", "certificates": [], "tls": None}
     host, _, port = address.rpartition(":")
     certificates = [(tls.cert, tls.key or tls.cert)] if tls and tls.cert else []
     certificates += [(item.cert, item.key or item.cert) for item in tls.certificates] if tls else []
@@ -75,8 +79,14 @@ def _site(listen: Any) -> dict[str, Any]:
         "bind": host,
         "certificates": certificates,
         "tls": tls,
-        "listen": listen,
+        "minimum_version": (tls.minimum_version or minimum_version) if tls else "",
     }
+
+
+def _servers(listens: tuple[Listen, ...]) -> list[tuple[str, list[str]]]:
+    """Options of servers: for all of them, and for each address that takes the PROXY protocol."""
+    own = [(f" {listen.bind}", [str(network) for network in listen.proxy_protocol]) for listen in listens]
+    return [("", []), *((address, proxies) for address, proxies in own if proxies)]
 
 
 def _pool(description: Description, nodes: tuple[RenderedNode, ...], route: RenderedRoute | None) -> dict[str, Any]:

@@ -4,54 +4,8 @@ Every cell that a scenario of tests/engines covers is held against the running e
 fails the test, and so does one that names a difference that is not there.
 """
 
-from collections.abc import Callable, Mapping
-from dataclasses import dataclass, field
-from enum import StrEnum
-
 from balancer.config.schema import Config
-
-
-class Grade(StrEnum):
-    """How near an engine comes."""
-
-    EXACT = "exact"
-    APPROXIMATED = "approximated"
-    IMPOSSIBLE = "impossible"
-
-
-@dataclass(frozen=True, slots=True)
-class Cell:
-    """One engine and one feature. `how`: how it is approximated, or what to do instead; empty when exact."""
-
-    grade: Grade
-    how: str = ""
-
-
-EXACT = Cell(Grade.EXACT)
-
-
-def near(how: str) -> Cell:
-    """An approximation."""
-    return Cell(Grade.APPROXIMATED, how)
-
-
-def no(instead: str) -> Cell:
-    """What the engine cannot do, and what to do instead."""
-    return Cell(Grade.IMPOSSIBLE, instead)
-
-
-@dataclass(frozen=True, slots=True)
-class Feature:
-    """One line of the matrix. `used`: whether a configuration asks for it at all."""
-
-    name: str
-    title: str
-    used: Callable[[Config], bool] = lambda _: True
-    cells: Mapping[str, Cell] = field(default_factory=dict)
-
-    def cell(self, engine: str) -> Cell:
-        """Return an engine's cell."""
-        return self.cells.get(engine, EXACT)
+from balancer.render.feature import EVERYWHERE, Feature, near, no
 
 
 def _routed(config: Config) -> bool:
@@ -74,6 +28,18 @@ def _external(config: Config) -> bool:
     return config.forwarding.external_client and bool(config.internal_networks)
 
 
+def _secure(config: Config) -> bool:
+    return any(listen.tls for listen in config.listen)
+
+
+def _least(config: Config) -> bool:
+    return config.balance.policy in ("least_requests", "two_choices")
+
+
+def _hashes_fields(config: Config) -> bool:
+    return config.balance.policy == "hash" and config.balance.hash.by != "client"
+
+
 def _logs(config: Config) -> bool:
     return config.log.access != "off"
 
@@ -90,7 +56,6 @@ def _body_expected(config: Config) -> bool:
     return bool(config.health.expect.json_ or config.health.expect.body)
 
 
-_EVERYWHERE = ("haproxy", "nginx", "envoy", "traefik", "caddy")
 _NO_ID = "Traefik makes and checks no ids; put arv-balance or another engine in front, or let nodes make them"
 _STATUS_501 = "refused with 501 instead of 400"
 _FOLDED = "unfolded and passed on, as RFC 9112 section 5.2 allows"
@@ -121,10 +86,17 @@ FEATURES: tuple[Feature, ...] = (
         "no return to an earlier designated node by itself",
         _manual_failback,
         {name: no(_FAILBACK) for name in ("nginx", "envoy", "traefik", "caddy")},
+        keys=("designated.NAME.failback",),
     ),
-    Feature("designation sent", "X-Arv-Designation", _designated, {name: no(_EPOCH) for name in _EVERYWHERE}),
+    Feature(
+        "designation sent",
+        "X-Arv-Designation",
+        _designated,
+        {name: no(_EPOCH) for name in EVERYWHERE},
+        keys=("designated.NAME.header",),
+    ),
     Feature("designation forged", "X-Arv-Designation of a client is removed"),
-    Feature("request id made", "a request id is made", cells={"traefik": no(_NO_ID)}),
+    Feature("request id made", "a request id is made", cells={"traefik": no(_NO_ID)}, keys=("request_id",)),
     Feature("request id kept", "a client's valid request id is kept and returned", cells={"traefik": no(_NO_ID)}),
     Feature("request id replaced", "a client's invalid request id is replaced", cells={"traefik": no(_NO_ID)}),
     Feature(
@@ -187,7 +159,12 @@ FEATURES: tuple[Feature, ...] = (
         "fields that Connection names are removed from answers",
         cells={name: no("only those known by name are") for name in ("haproxy", "nginx", "envoy")},
     ),
-    Feature("underscore", "field names with `_` are dropped", lambda config: config.forwarding.drop_underscore),
+    Feature(
+        "underscore",
+        "field names with `_` are dropped",
+        lambda config: config.forwarding.drop_underscore,
+        keys=("forwarding.drop_underscore",),
+    ),
     Feature("target unchanged", "queries arrive byte for byte", cells={"traefik": near("`;` becomes `&`")}),
     Feature(
         "path unchanged",
@@ -201,6 +178,7 @@ FEATURES: tuple[Feature, ...] = (
         "http 1.0",
         "HTTP/1.0 without Host gets the default host",
         cells={name: near("the node's address is sent as Host") for name in ("traefik", "caddy")},
+        keys=("forwarding.default_host",),
     ),
     Feature("websocket", "WebSocket"),
     Feature("tunnels", "tunnels by POST"),
@@ -223,6 +201,32 @@ FEATURES: tuple[Feature, ...] = (
             "haproxy": no("a body without a length has no limit; nodes have their own"),
             "envoy": no("a body without a length has no limit, or would be held whole in memory"),
         },
+    ),
+    Feature("tls", "TLS listeners, certificates chosen by server name", _secure),
+    Feature(
+        "unix socket",
+        "listeners on Unix sockets",
+        lambda config: any(listen.bind.is_unix for listen in config.listen),
+        {"traefik": no("it listens on addresses only, and such a listener is left out")},
+    ),
+    Feature("busy node", "a busy node gets fewer requests than an idle one", _least),
+    Feature(
+        "hash",
+        "requests with the same field go to the same node",
+        _hashes_fields,
+        {"traefik": no("it can go by the client's address only")},
+    ),
+    Feature(
+        "statistics",
+        "statistics for Prometheus, on this machine only",
+        cells={"nginx": near("seven counters in its own form; an exporter makes more of them")},
+    ),
+    Feature(
+        "dotted",
+        "field names with `.` are dropped",
+        lambda config: config.forwarding.drop_dotted,
+        {"traefik": no("it removes fields by name only")},
+        keys=("forwarding.drop_dotted",),
     ),
     Feature("malformed", "malformed heads are refused"),
     Feature("control characters", "control characters in fields are refused"),
@@ -250,11 +254,13 @@ FEATURES: tuple[Feature, ...] = (
         "target limit",
         "long targets are refused with 414",
         cells={"traefik": no("only the size of the whole head is limited")},
+        keys=("limits.target_bytes",),
     ),
     Feature(
         "field count",
         "too many fields are refused with 431",
         cells={name: no("only the size of the whole head is limited") for name in ("nginx", "traefik", "caddy")},
+        keys=("limits.header_count",),
     ),
     Feature(
         "head size",
@@ -279,6 +285,7 @@ FEATURES: tuple[Feature, ...] = (
             "caddy": near("the connection is closed without an answer"),
             "traefik": no("it limits only the whole request, which would cut uploads; put a firewall's limit in front"),
         },
+        keys=("timeouts.header",),
     ),
     Feature("redaction", "secrets in queries and credentials never reach the log", _redacts),
     Feature("redaction, nested", "secrets inside other values never reach the log", _redacts),
@@ -290,6 +297,7 @@ FEATURES: tuple[Feature, ...] = (
             "nginx": near("a query that mentions a secret is hidden whole"),
             "traefik": near("paths and queries are not logged at all; lines are found by request id and node"),
         },
+        keys=("log.redact",),
     ),
     Feature(
         "log path",
@@ -314,7 +322,11 @@ FEATURES: tuple[Feature, ...] = (
         },
     ),
     Feature(
-        "cut answer", "an answer that a node cuts is fetched from another", _retries, {n: no(_CUT) for n in _EVERYWHERE}
+        "cut answer",
+        "an answer that a node cuts is fetched from another",
+        _retries,
+        {n: no(_CUT) for n in EVERYWHERE},
+        keys=("limits.buffered_response",),
     ),
     Feature("refused", "no client sees a node that refuses connections", _retries),
     Feature("refused, POST", "nor with POST", _retries),
@@ -323,6 +335,7 @@ FEATURES: tuple[Feature, ...] = (
         "a node that answers checks with a bad body gets nothing",
         _body_expected,
         {"nginx": no(_NO_CHECKS), "traefik": no(_NO_CHECKS)},
+        keys=("health.expect.json", "health.expect.body"),
     ),
     Feature(
         "no node",
@@ -333,5 +346,6 @@ FEATURES: tuple[Feature, ...] = (
         "park",
         "requests wait through a pause or an outage",
         cells={name: no(_PARK) for name in ("haproxy", "envoy", "caddy")},
+        keys=("park", "routes[].park"),
     ),
 )

@@ -1,12 +1,17 @@
 """What every engine is told: the configuration with the nodes' present state, in the terms that templates need."""
 
+import re
 from dataclasses import dataclass
 
 from balancer.config.inventory import Node, NodeTls, Route
 from balancer.config.overlay import NOTHING, Overlay
 from balancer.config.schema import Config
+from balancer.errors import ConfigError
 from balancer.model import Admin
 from balancer.render.spelling import pattern
+
+TOKEN_VARIABLE = "ARV_BALANCE_HEALTH_TOKEN"  # noqa: S105  a name
+_VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
 @dataclass(frozen=True, slots=True)
@@ -55,6 +60,18 @@ class Description:
     config: Config
     nodes: tuple[RenderedNode, ...]
     routes: tuple[RenderedRoute, ...]
+
+    @property
+    def token_variable(self) -> str:
+        """The environment variable that holds the token of health checks, "" when they need none.
+
+        Engines read no files of ours. Raises ConfigError for a name that no engine could take.
+        """
+        token = self.config.health.token
+        name = "" if token is None else token.env or TOKEN_VARIABLE
+        if name and not _VARIABLE.fullmatch(name):
+            raise ConfigError(f"{name!r} is no name of an environment variable that an engine can read")
+        return name
 
     @property
     def serving(self) -> tuple[RenderedNode, ...]:
@@ -132,5 +149,6 @@ def _order(config: Config, name: str, overlay: Overlay) -> tuple[str, ...]:
     order = (designated.order if designated else ()) or tuple(config.node_map)
     holder = overlay.holders.get(name)
     if holder is not None and holder.node in order:
-        return (holder.node, *(other for other in order if other != holder.node))
-    return order
+        order = (holder.node, *(other for other in order if other != holder.node))
+    # Nobody but an operator moves it, so no engine may.
+    return order[:1] if designated is not None and designated.failover == "manual" else order

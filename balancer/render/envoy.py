@@ -68,6 +68,8 @@ def context(description: Description, options: Mapping[str, str]) -> dict[str, A
         "expected": _expected(description),
         "statuses": config.health.expect.status,
         "secrets": [name.lower() for name in config.log.redact],
+        "token": description.token_variable,
+        "slow_start": float(config.balance.slow_start),
         "hash": config.balance.hash if config.balance.policy == "hash" else None,
         "via_name": config.forwarding.via,
     }
@@ -136,7 +138,7 @@ def _cluster(
     return {
         "name": name,
         "policy": "ROUND_ROBIN" if ordered else _POLICIES[description.config.balance.policy],
-        "choices": description.config.balance.policy == "two_choices",
+        "scans": description.config.balance.policy == "least_requests" and not ordered,
         "groups": groups,
         "tls": next((node for node in up if node.tls), None),
         "named": any(not node.unix_path and not _is_address(node.host) for node in up),

@@ -12,6 +12,8 @@ from balancer.render.quoting import haproxy_format
 from balancer.render.spelling import secrets
 
 VERSIONS = ("2.4", "2.6", "2.8", "3.0")
+SYSTEM_CA = "/etc/ssl/certs/ca-certificates.crt"
+VERIFIED = ("2.6", "2.8")  # those that the tests run
 DEFAULT_VERSION = "2.6"
 _POLICIES = {"round_robin": "roundrobin", "least_requests": "leastconn", "two_choices": "random(2)"}
 _RETRY_ON = {"connect": ("conn-failure",), "reset": ("empty-response",), "truncated": ("junk-response",)}
@@ -53,11 +55,11 @@ def bind(listen: str) -> str:
     return f"unix@{quote(listen[5:])} mode 666" if listen.startswith("unix:") else listen
 
 
-def bind_options(listen: Listen) -> str:
-    """What follows a bind address: certificates, client certificates, PROXY protocol."""
+def bind_options(listen: Listen, number: int) -> str:
+    """What follows a bind address: certificates, client certificates; `number` is its id for rules."""
     words = [f" backlog {listen.backlog}"]
     if listen.proxy_protocol:
-        words.append(" accept-proxy")
+        words.append(f" id {number}")
     tls = listen.tls
     if tls is None:
         return "".join(words)
@@ -71,12 +73,21 @@ def bind_options(listen: Listen) -> str:
     return "".join([*words, " alpn http/1.1"])
 
 
+def note(version: str) -> str:
+    """Say what is not known about a version, "" when it is tested."""
+    if version in VERIFIED:
+        return ""
+    return f"HAProxy {version} is not verified: it was written by its manual, and never run; try it with --check"
+
+
 def context(description: Description, options: Mapping[str, str]) -> dict[str, Any]:
     """Return what the template needs. `options`: `target-version`, `socket`, `statistics-port`."""
     config = description.config
     version = options.get("target-version", DEFAULT_VERSION)
     if version not in VERSIONS:
         raise ConfigError(f"HAProxy {version} is not a version this renders for: {', '.join(VERSIONS)}")
+    if version == "2.4" and config.balance.policy == "hash" and config.balance.hash.by == "cookie":
+        raise ConfigError("HAProxy 2.4 cannot hash by a cookie; 2.6 can")
     backends = [_backend(description, "api", description.nodes, ordered=False)]
     routes = []
     for number, route in enumerate(description.routes):
@@ -97,7 +108,7 @@ def context(description: Description, options: Mapping[str, str]) -> dict[str, A
         "log_format": _LOGS.get(config.log.access, _JSON_LOG),
         "trusted": " ".join(str(network) for network in config.trusted_proxies if str(network) != "unix:"),
         "internal": " ".join(str(network) for network in config.internal_networks if str(network) != "unix:"),
-        "has_token": config.health.token is not None,
+        "token": description.token_variable,
         "expects": _expects(description),
         "routes": routes,
         "backends": backends,
@@ -179,7 +190,7 @@ def _server(node: RenderedNode, scale: float, *, backup: bool) -> str:
         words.append("disabled")
     if node.tls is not None:
         words.append(f"ssl sni str({node.server_name}) check-sni {node.server_name}")
-        words.append(f"verify required ca-file {quote(node.ca or '@system-ca')}" if node.tls.verify else "verify none")
+        words.append(f"verify required ca-file {quote(node.ca or SYSTEM_CA)}" if node.tls.verify else "verify none")
         if node.tls.verify:
             words.append(f"verifyhost {node.server_name}")
     return " ".join(words)

@@ -161,6 +161,7 @@ def _listen(listen: Any) -> dict[str, Any]:
     return {
         "line": " ".join(words),
         "backlog": listen.backlog,
+        "networks": [str(network) for network in listen.proxy_protocol],
         "tls": tls,
         "servers": servers or [{"names": "", "cert": None, "key": None}],
     }

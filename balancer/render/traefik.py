@@ -3,6 +3,7 @@
 from collections.abc import Mapping
 from typing import Any
 
+from balancer.config.edge import Listen
 from balancer.config.scalars import Duration
 from balancer.errors import ConfigError
 from balancer.render.description import Description, RenderedNode, RenderedRoute
@@ -41,20 +42,27 @@ def context(description: Description, options: Mapping[str, str]) -> dict[str, A
     return {
         "dynamic": options.get("dynamic", "/etc/traefik/dynamic.yml"),
         "statistics_port": options.get("statistics-port", "8404"),
-        "entries": [_entry(listen, number) for number, listen in enumerate(config.listen, 1)],
+        "entries": _entries(config.listen),
         "services": services,
         "routers": _routers(description, targets),
         "trusted": [str(item) for item in config.trusted_proxies if str(item) != "unix:"],
         "certificates": _certificates(description),
+        "minimum_version": _minimum_version(description),
+        "token": description.token_variable,
         "transports": _transports(description),
         "attempts": config.retry.retries + 1 if config.retry.on else 1,
         "sends_external": config.forwarding.external_client and bool(config.internal_networks),
     }
 
 
-def _entry(listen: Any, number: int) -> dict[str, Any]:
-    if listen.bind.startswith("unix:"):
+def _entries(listens: tuple[Listen, ...]) -> list[dict[str, Any]]:
+    found = [_entry(listen, number) for number, listen in enumerate(listens, 1) if not listen.bind.is_unix]
+    if not found:
         raise ConfigError("Traefik cannot listen on a Unix socket; give it an address")
+    return found
+
+
+def _entry(listen: Listen, number: int) -> dict[str, Any]:
     host, _, port = listen.bind.rpartition(":")
     return {
         "name": f"listener{number}",
@@ -71,6 +79,14 @@ def _certificates(description: Description) -> list[tuple[str, str]]:
             found += [(listen.tls.cert, listen.tls.key or listen.tls.cert)] if listen.tls.cert else []
             found += [(item.cert, item.key or item.cert) for item in listen.tls.certificates]
     return found
+
+
+def _minimum_version(description: Description) -> str:
+    """One for all listeners, the strictest that any of them asks for."""
+    config = description.config
+    asked = {listen.tls.minimum_version for listen in config.listen if listen.tls}
+    versions = {version or config.tls.minimum_version for version in asked}
+    return max(versions, default=config.tls.minimum_version)
 
 
 def _transports(description: Description) -> list[dict[str, Any]]:

@@ -8,7 +8,6 @@ from dataclasses import dataclass
 
 import pytest
 
-from balancer.render.engine import ENGINES
 from tests.engines import fronts, scenarios, sites
 from tests.support.programs import lacking
 
@@ -40,10 +39,12 @@ def results(tmp_path_factory: pytest.TempPathFactory) -> Results:
 
 def _run_all() -> Results:
     """One process for each site and balancer, so that each row is a few requests only."""
-    missing = {name: fronts.missing(name) for name in ENGINES}
-    names = [fronts.SERVE, *(name for name in ENGINES if not missing[name])]
+    missing = {name: fronts.missing(name) for name in fronts.RUNS}
+    names = [fronts.SERVE, *(name for name in fronts.RUNS if not missing[name])]
     # The slowest site first.
-    jobs = [(name, site) for site in sorted(sites.SITES, key=("drained", "usual", "dying").index) for name in names]
+    jobs = [
+        (name, site) for site in sorted(sites.SITES, key=("drained", "usual", "doors", "dying").index) for name in names
+    ]
     seen: dict[str, Seen] = {name: {} for name in names}
     with ThreadPoolExecutor(len(names)) as threads:
         for (name, _), found in zip(jobs, threads.map(_run, jobs), strict=True):

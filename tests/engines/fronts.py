@@ -6,6 +6,7 @@ import os
 import shutil
 import signal
 import socket
+import ssl
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from pathlib import Path
 from balancer.control.intents import Intent, Intents, Kind, to_document
 from balancer.control.statefile import encode
 from balancer.render import programs
-from balancer.render.engine import ENGINES
+from balancer.render.engine import ENGINES, Engine
 from tests.engines import sites
 from tests.engines.behaviour import Nodes
 from tests.support.client import Client
@@ -24,7 +25,19 @@ from tests.support.site import ROOT, free_port
 from tests.support.waiting import until
 
 SERVE = "serve"
+NEWER = "haproxy 2.8"  # the wheel's, beside Debian's 2.6
+RUNS = (*ENGINES, NEWER)
 START_S = 30.0
+
+_given: set[int] = set()
+
+
+def _port() -> int:
+    """A free port that no other front of this run was given: they start at once, and some share ports silently."""
+    while (port := free_port()) in _given:
+        pass
+    _given.add(port)
+    return port
 
 
 @dataclass
@@ -34,14 +47,16 @@ class Front:
     name: str
     site: str
     nodes: Nodes = field(default_factory=Nodes)
-    port: int = field(default_factory=free_port)
+    port: int = field(default_factory=_port)
+    tls_port: int = field(default_factory=_port)
+    statistics_port: int = field(default_factory=_port)
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="arv-engine-")))
     process: "subprocess.Popen[bytes] | None" = None
 
     def start(self) -> "Front":
         """Render, start, and wait until it answers."""
         config = self.folder / "arv-balance.yml"
-        config.write_text(sites.text(self.site, self.port, self.nodes.ports, str(self.folder)))
+        config.write_text(sites.text(self.site, self._place()))
         (self.folder / "state").mkdir()
         self.folder.chmod(0o711)  # nginx' workers are of another user
         if self.site == "drained":
@@ -59,6 +74,28 @@ class Front:
     def connect(self, source: str | None = None, timeout_s: float = 5.0) -> Client:
         """Return a connection of a client at `source`."""
         return Client(socket.create_connection(("127.0.0.1", self.port), timeout_s, (source or "127.0.0.1", 0)))
+
+    def connect_tls(self, server_name: str) -> "tuple[Client, ssl.SSLSocket]":
+        """Return a TLS connection of a client that asks for a name; it takes any certificate."""
+        trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+        trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
+        plain = socket.create_connection(("127.0.0.1", self.tls_port), 5.0)
+        secured = trust.wrap_socket(plain, server_hostname=server_name)
+        return Client(secured), secured
+
+    def connect_unix(self) -> Client:
+        """Return a connection over the Unix socket."""
+        end = socket.socket(socket.AF_UNIX)
+        end.settimeout(5.0)
+        try:
+            end.connect(str(self.folder / "http.sock"))
+        except OSError:
+            end.close()
+            raise
+        return Client(end)
+
+    def _place(self) -> sites.Place:
+        return sites.Place(self.port, self.tls_port, self.statistics_port, self.nodes.ports, str(self.folder))
 
     def said(self) -> str:
         """Its log and whatever else it wrote."""
@@ -79,22 +116,30 @@ class Front:
     def _command(self, config: Path) -> list[str]:
         if self.name == SERVE:
             return [sys.executable, "-P", "-m", "balancer", "serve", "-c", str(config)]
-        engine = ENGINES[self.name]
+        engine = engine_of(self.name)
         target = self.folder / engine.file_name
         options = [f"--option={key}={value}" for key, value in self._options().items()]
         rendered = subprocess.run(
-            [sys.executable, "-P", "-m", "balancer", "render", self.name, "-c", str(config), "-o", str(target),
-             "--with-intents", "--check", *options],
+            [sys.executable, "-P", "-m", "balancer", "render", engine.name, "-c", str(config), "-o", str(target),
+             "--with-intents", *self._check(), *options],
             cwd=ROOT, capture_output=True, text=True, check=False,
         )  # fmt: skip
         assert rendered.returncode == 0, rendered.stdout + rendered.stderr
-        found = programs.find(engine)
+        found = program(self.name)
         assert found is not None
+        if self.name == NEWER:
+            verdict = programs.check(engine, found, target)
+            assert verdict.passed, verdict
+            assert not verdict.warnings, verdict
         return programs.command(engine.run, found, target)
 
+    def _check(self) -> list[str]:
+        """The command's own --check runs the program that it finds first, which is the older one."""
+        return ["--target-version", "2.8"] if self.name == NEWER else ["--check"]
+
     def _options(self) -> dict[str, str]:
-        options = {"statistics-port": str(free_port()), "folder": str(self.folder)}
-        if self.name == "haproxy":
+        options = {"statistics-port": str(self.statistics_port), "folder": str(self.folder)}
+        if self.name in ("haproxy", NEWER):
             options["socket"] = str(self.folder / "admin.sock")
         return options
 
@@ -110,9 +155,20 @@ class Front:
         return False
 
 
+def engine_of(name: str) -> Engine:
+    """The engine of a run."""
+    return ENGINES[name.partition(" ")[0]]
+
+
+def program(name: str) -> str | None:
+    """The program of a run."""
+    engine = engine_of(name)
+    return programs.bundled(engine) if name == NEWER else programs.on_path(engine) or programs.bundled(engine)
+
+
 def missing(name: str) -> str:
     """Say what to install, or "" when it can run."""
-    return "" if name == SERVE or programs.find(ENGINES[name]) else programs.advice(ENGINES[name])
+    return "" if name == SERVE or program(name) else f"{name}: {programs.advice(engine_of(name))}"
 
 
 def log_lines(said: str) -> list[dict[str, object]]:

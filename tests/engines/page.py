@@ -1,7 +1,9 @@
 """docs/engines.md: the capability matrix and the scenario table, from the code and from what a run saw."""
 
-from balancer.render.capabilities import FEATURES, Feature, Grade
+from balancer.render.capabilities import FEATURES
 from balancer.render.engine import ENGINES
+from balancer.render.feature import Feature, Grade
+from balancer.render.settings import SETTINGS
 from tests.engines.conftest import Seen
 from tests.engines.fronts import SERVE
 from tests.engines.scenarios import SCENARIOS
@@ -32,7 +34,7 @@ $ arv-balance render nginx --with-intents --report json > nginx.conf
 `--with-intents` lays over the file what operators changed at run time: a drained node is rendered as drained.
 `--check` lets the engine's own checker read the result. Traefik has none, and takes two files: `-o traefik.yml` writes
 `traefik.dynamic.yml` beside it. Where a health check needs a token, the engine takes it from the environment variable
-`ARV_BALANCE_HEALTH_TOKEN`, so that no secret is in the file; Envoy reads no environment, and has it put in by hand.
+`ARV_BALANCE_HEALTH_TOKEN`, or the one that `health.token.env` names, so that no secret is in the file.
 
 ## The other way round
 
@@ -57,6 +59,15 @@ $ arv-balance check arv-balance.yml
 {chr(10).join(_line(feature) for feature in FEATURES)}
 
 {chr(10).join(_reasons(name) for name in ENGINES)}
+## Settings
+
+What of the file has no place, or only nearly one, in an engine's. A test changes every key and demands that what is
+rendered changes, or that it is named here.
+
+| what | {" | ".join(ENGINES)} |
+| --- | {" | ".join("---" for _ in ENGINES)} |
+{chr(10).join(_words(feature) for feature in SETTINGS)}
+
 ## How that is known
 
 The real programs were run with the rendered files in front of the same three recording nodes, beside `serve`. `=` is
@@ -67,13 +78,18 @@ the same as `serve`, which stands in the second column. Equal rows of {len(SCENA
 | --- | --- | {" | ".join("---" for _ in ENGINES)} |
 {chr(10).join(rows)}
 
-Run with Debian's HAProxy 2.6 and nginx 1.22, Envoy 1.40, Traefik 3.7 and Caddy 2.11. HAProxy 2.4 and 3.0
-(`--target-version`) are rendered, and not verified.
+Run with Debian's HAProxy 2.6 and nginx 1.22, HAProxy 2.8 (all rows as 2.6), Envoy 1.40, Traefik 3.7 and Caddy 2.11.
+`--target-version` 2.4 and 3.0 of HAProxy are rendered, and not verified: the report says so.
 """
 
 
 def _cell(value: str) -> str:
     return value.replace("\n", "\\n").replace("|", "\\|")
+
+
+def _words(feature: Feature) -> str:
+    cells = (feature.cell(name) for name in ENGINES)
+    return f"| {' | '.join([feature.title, *(f'{_SIGNS[cell.grade]} {cell.how}'.strip() for cell in cells)])} |"
 
 
 def _line(feature: Feature) -> str:

@@ -7,6 +7,7 @@ by comparing texts.
 import contextlib
 import http.client
 import re
+import socket
 import time
 import zlib
 from collections import Counter
@@ -16,7 +17,7 @@ from dataclasses import dataclass
 from tests.engines.behaviour import MEBIBYTE
 from tests.engines.fronts import Front
 from tests.engines.sites import SECRET
-from tests.support.client import Answer, request
+from tests.support.client import Answer, Client, request
 from tests.support.upstream import Request
 
 ARVADOS_ID = re.compile(r"req-[0-9a-z]{20}\Z")
@@ -290,6 +291,12 @@ def underscore(front: Front) -> str:
     return _fields(_arrived(front, "under1"), "X_Real_Ip")
 
 
+@scenario("a field name with a dot", "dotted")
+def dotted(front: Front) -> str:
+    _get(front, "/under2", "X.Real.Ip: 9.9.9.9")
+    return _fields(_arrived(front, "under2"), "X.Real.Ip")
+
+
 @scenario("X-Arv-Designation of a client", "designation forged")
 def designation(front: Front) -> str:
     _get(front, "/desig1", "X-Arv-Designation: dns;epoch=99")
@@ -493,6 +500,77 @@ def log_path(front: Front) -> str:
     return "there" if any("path8" in line for line in _logged(front, "logged-8")) else "gone"
 
 
+# --- other ways in, other policies --------------------------------------------------------------------------------
+
+
+def _tls_row(title: str, server_name: str) -> None:
+    @scenario(title, "tls", "doors")
+    def tls(front: Front) -> str:
+        client, secured = front.connect_tls(server_name)
+        with client:
+            word = f"tls{_mark(title)}"
+            status = client.get(f"/{word}").status
+            shown = secured.getpeercert(binary_form=True) or b""
+            names = [name for name in ("a.example.org", "b.example.org") if name.encode() in shown]
+        return f"{status}, certificate of {' '.join(names)}, {_fields(_arrived(front, word), 'X-Forwarded-Proto')}"
+
+
+_tls_row("TLS: the first name", "a.example.org")
+_tls_row("TLS: the other name", "b.example.org")
+
+
+@scenario("plain HTTP beside TLS", "tls", "doors")
+def plain(front: Front) -> str:
+    status = _get(front, "/plain1").status
+    return f"{status}, {_fields(_arrived(front, 'plain1'), 'X-Forwarded-Proto')}"
+
+
+@scenario("over a Unix socket", "unix socket", "doors")
+def over_unix(front: Front) -> str:
+    try:
+        with front.connect_unix() as client:
+            return str(client.get("/unix1").status)
+    except FileNotFoundError:
+        return "not there"
+
+
+@scenario("30 requests of three sessions from 30 addresses", "hash", "doors")
+def sessions(front: Front) -> str:
+    nodes: dict[str, set[str]] = {}
+    for number in range(30):
+        session = f"s{number % 3}"
+        _get(front, f"/session/{session}/", f"X-Session: {session}", source=f"127.0.1.{number}")
+        nodes[session] = {name for name, _ in front.nodes.received(f"/session/{session}/")}
+    return "each on one node" if all(len(found) == 1 for found in nodes.values()) else "spread"
+
+
+@scenario("statistics", "statistics", "doors")
+def statistics(front: Front) -> str:
+    path = {"nginx": "/", "envoy": "/stats/prometheus"}.get(front.name, "/metrics")
+    with Client(socket.create_connection(("127.0.0.1", front.statistics_port), 5.0)) as client:
+        client.send(f"GET {path} HTTP/1.1\r\nHost: 127.0.0.1:{front.statistics_port}\r\n\r\n".encode())
+        found = client.read()
+    return f"{found.status}, {'for Prometheus' if b'# TYPE ' in found.body else 'in another form'}"
+
+
+@scenario("12 requests while one is slow", "busy node", "drained")
+def busy(front: Front) -> str:
+    _settled(front, "idle", {"a", "b"})
+    with front.connect() as waiting:
+        waiting.send(request("/slow/busy"))
+        _until(lambda: front.nodes.received("/slow/busy"))
+        taken = front.nodes.received("/slow/busy")[0][0]
+        for number in range(12):
+            _get(front, f"/quick/{number}")
+    return "none on its node" if taken not in _shares(front, "/quick/") else "some on its node"
+
+
+def _until(met: Callable[[], object]) -> None:
+    deadline = time.monotonic() + 3
+    while not met() and time.monotonic() < deadline:
+        time.sleep(0.01)
+
+
 # --- nodes that fail ----------------------------------------------------------------------------------------------
 
 
@@ -553,7 +631,7 @@ def _shares(front: Front, word: str) -> str:
 
 
 def _settled(front: Front, word: str, wanted: set[str], path: str = "/{word}") -> str:
-    """Ask until only the `wanted` nodes get requests (or it takes too long), then 8 times more; who got those."""
+    """Ask until only the `wanted` nodes get requests (or it takes too long), then 20 times more; who got those."""
     deadline, turn = time.monotonic() + 5, 0
     while time.monotonic() < deadline:
         turn += 1
@@ -563,7 +641,7 @@ def _settled(front: Front, word: str, wanted: set[str], path: str = "/{word}") -
         if {name for name, _ in front.nodes.received(f"{word}{turn}x")} == wanted:
             break
         time.sleep(0.05)
-    for number in range(8):
+    for number in range(20):  # some choose at random
         _get(front, path.format(word=f"{word}-then-{number}"))
     return _shares(front, f"{word}-then-")
 

@@ -4,11 +4,11 @@ from pathlib import Path
 
 import pytest
 
-from balancer.render.capabilities import FEATURES, Grade
-from balancer.render.engine import ENGINES
+from balancer.render.capabilities import FEATURES
+from balancer.render.feature import Grade
 from tests.engines import page
 from tests.engines.conftest import Results, needed
-from tests.engines.fronts import SERVE
+from tests.engines.fronts import NEWER, RUNS, SERVE, engine_of
 from tests.engines.scenarios import SCENARIOS
 from tests.support.programs import lacking
 
@@ -23,13 +23,13 @@ def test_every_row_has_a_feature_and_every_feature_a_row() -> None:
     assert len({row.name for row in SCENARIOS}) == len(SCENARIOS) >= 40
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", RUNS)
 def test_an_engine_differs_from_serve_exactly_where_its_report_says_so(results: Results, engine: str) -> None:
     needed(results, engine)
     serve, seen = results.seen[SERVE], results.seen[engine]
     unnamed, untrue = [], []
     for row in SCENARIOS:
-        named = FEATURE[row.feature].cell(engine).grade is not Grade.EXACT
+        named = FEATURE[row.feature].cell(engine_of(engine).name).grade is not Grade.EXACT
         equal = serve[row.name] == seen[row.name]
         if not equal and not named:
             unnamed.append(f"{row.name}: serve {serve[row.name]!r}, {engine} {seen[row.name]!r}")
@@ -39,12 +39,12 @@ def test_an_engine_differs_from_serve_exactly_where_its_report_says_so(results: 
     assert not untrue, untrue
 
 
-@pytest.mark.parametrize("engine", ENGINES)
+@pytest.mark.parametrize("engine", RUNS)
 def test_an_engine_is_equal_in_most_rows(results: Results, engine: str) -> None:
     needed(results, engine)
     serve, seen = results.seen[SERVE], results.seen[engine]
     equal = sum(serve[row.name] == seen[row.name] for row in SCENARIOS)
-    assert equal >= LEAST[engine] * len(SCENARIOS)
+    assert equal >= LEAST[engine_of(engine).name] * len(SCENARIOS)
 
 
 @pytest.mark.parametrize(
@@ -62,6 +62,11 @@ def test_an_engine_is_equal_in_most_rows(results: Results, engine: str) -> None:
 def test_serve_itself_does_what_the_table_is_about(results: Results, row: str, wanted: str) -> None:
     """Otherwise five engines could be equal to a balancer that is wrong."""
     assert results.seen[SERVE][row] == wanted
+
+
+def test_both_versions_of_haproxy_do_the_same(results: Results) -> None:
+    needed(results, NEWER)
+    assert results.seen[NEWER] == results.seen["haproxy"]
 
 
 def test_the_page_of_engines_is_what_this_run_saw(results: Results) -> None:

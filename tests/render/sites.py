@@ -105,6 +105,8 @@ def listeners(draw: st.DrawFn, *, engine: str) -> list[Values]:
         found.append({"bind": "[::1]:443", "tls": tls, "backlog": draw(st.integers(1, 65535))})
     if draw(st.booleans()):
         found.append({"bind": "unix:/run/api.sock"})
+    if engine == "haproxy" and draw(st.booleans()):
+        found.append({"bind": "127.0.0.9:88", "proxy_protocol": ["10.7.0.0/16", "fd07::/16"]})
     return found
 
 
