@@ -11,6 +11,7 @@ from balancer.model import Admin
 from balancer.render.spelling import pattern
 
 TOKEN_VARIABLE = "ARV_BALANCE_HEALTH_TOKEN"  # noqa: S105  a name
+_FIELD = re.compile(r"[A-Za-z0-9_-]+")
 _VARIABLE = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 
 
@@ -80,7 +81,11 @@ class Description:
 
 
 def describe(config: Config, source: str, overlay: Overlay = NOTHING) -> Description:
-    """Return the description of a checked configuration with `overlay` (what operators changed) on it."""
+    """Return the description of a checked configuration with `overlay` (what operators changed) on it.
+
+    Raises ConfigError for a field name that an engine's language would take apart.
+    """
+    _check_fields(config)
     nodes = {name: _node(config, name, node, overlay) for name, node in config.node_map.items()}
     for name, intent in overlay.nodes.items():
         if intent.added is not None and name not in nodes:
@@ -91,6 +96,14 @@ def describe(config: Config, source: str, overlay: Overlay = NOTHING) -> Descrip
     present = {name: node for name, node in nodes.items() if _admin(overlay, name) is not Admin.REMOVED}
     routes = tuple(_route(config, route, present, overlay) for route in config.routes)
     return Description(source, config, tuple(present.values()), routes)
+
+
+def _check_fields(config: Config) -> None:
+    names = [config.request_id.header, config.balance.hash.name or "x"]
+    names += [name for route in config.routes for name in route.match.headers]
+    for name in names:
+        if not _FIELD.fullmatch(name):
+            raise ConfigError(f"the field name {name!r} cannot be rendered: only letters, digits, `-` and `_` can")
 
 
 def _admin(overlay: Overlay, name: str) -> Admin:

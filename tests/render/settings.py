@@ -205,7 +205,7 @@ BESIDE: dict[str, dict[str, Any]] = {
     "nodes.NAME.tls.ca": {"nodes.api2.tls.ca": "/etc/ssl/new.pem"},
     "nodes.NAME.tls.server_name": {"nodes.api2.tls.server_name": "new.example.org"},
     "nodes.NAME.tls.verify": {"nodes.api2.tls.verify": False},
-    "routes[].to.designated": {"designated.other": {"order": ["api2"]}},
+    "routes[].to.designated": {"designated.other": {"order": ["api2"], "store": "postgres"}},
     "tls.minimum_version": {"listen[].tls.minimum_version": None},
     "tls.ca": {"nodes.api1.tls.ca": None, "nodes.api2.tls.ca": None},
 }

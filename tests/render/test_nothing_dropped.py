@@ -1,6 +1,7 @@
 """Every key of the file either changes what is rendered, or the report names it for that engine."""
 
 import json
+from functools import cache
 
 import pytest
 
@@ -26,6 +27,13 @@ def config(values: settings.Values) -> Config:
     return loaded(json.dumps(values)).require()
 
 
+@cache
+def pair(path: str) -> tuple[Config, Config]:
+    """The configuration before and after a change of this key."""
+    before, after = map(config, settings.pair(path))
+    return before, after
+
+
 def rendered(engine: str, of: Config) -> str:
     """The file without the report, or why there is none."""
     try:
@@ -42,7 +50,7 @@ def test_every_key_of_the_configuration_is_tried() -> None:
 def test_no_key_is_dropped_silently(engine: str) -> None:
     dropped = []
     for path in KEYS:
-        before, after = map(config, settings.pair(path))
+        before, after = pair(path)
         # With either value: an engine may do by itself what one of them asks for.
         differing = [feature for of in (before, after) for feature, _ in report_of(engine, of).differing]
         if rendered(engine, before) == rendered(engine, after) and not any(f.is_about(path) for f in differing):
