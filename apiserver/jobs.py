@@ -81,6 +81,12 @@ class Jobs:
         self._note = note
         self._lease_s = lease_s
         self._stopping = asyncio.Event()
+        self.running = ""  # the job that this node runs now
+
+    @property
+    def names(self) -> Sequence[str]:
+        """The jobs that this node knows."""
+        return sorted(self._jobs)
 
     def stop(self) -> None:
         """Claim nothing more; a run under way ends after its batch and gives its slot back."""
@@ -114,6 +120,7 @@ class Jobs:
             return False
         cursor = json.loads(row["cursor"]) if row["cursor"] else None
         run = Run(name, row["run_no"], cursor, self._store, self._lease_s, stopping=self._stopping)
+        self.running = name
         try:
             await self._jobs[name].run(run)
         except SupersededError:
@@ -126,6 +133,8 @@ class Jobs:
                 raise  # logged with its traceback by `run`
             logger.warning("job failed", extra={"job": name, "run_no": run.run_no, "error": exc.message})
             return True
+        finally:
+            self.running = ""
         if self._stopping.is_set() and run.cursor is not None:
             await self._end("release", run)
             self._note(name, "handed over")

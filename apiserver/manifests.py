@@ -11,8 +11,8 @@ from hashlib import md5
 EMPTY_PDH = "d41d8cd98f00b204e9800998ecf8427e+0"
 _EMPTY_BLOCK = "d41d8cd98f00b204e9800998ecf8427e"
 _LOCATOR = re.compile(r"([0-9a-f]{32})\+([0-9]{1,20})((?:\+[A-Z][-A-Za-z0-9@_]*)*)")
-_SEGMENT = re.compile(r"([0-9]{1,20}):([0-9]{1,20}):(\S+)")
-_STREAM = re.compile(r"\.(?:/[^/\s]+)*")
+_SEGMENT = re.compile(r"([0-9]{1,20}):([0-9]{1,20}):(\S+)", re.ASCII)  # spaces of other scripts are letters here
+_STREAM = re.compile(r"\.(?:/[^/\s]+)*", re.ASCII)
 _SIGNATURE = re.compile(r"\+A([0-9a-f]{40})@([0-9a-f]{8})")
 _LOCATOR_IN_TEXT = re.compile(r"(?<= )([0-9a-f]{32})(\+[0-9]+)((?:\+[A-Z][-A-Za-z0-9@_]*)*)(?=[ \n])")
 MAX_BLOCK = 1 << 63

@@ -7,6 +7,7 @@ import signal
 from collections.abc import Callable, Sequence
 from contextlib import AsyncExitStack, suppress
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -20,7 +21,7 @@ from apiserver.events import Pump
 from apiserver.http.application import Application, Parts
 from apiserver.http.limiter import Limiter
 from apiserver.http.login import LoginPages
-from apiserver.http.metrics import Metrics
+from apiserver.http.metrics import Description, Metrics
 from apiserver.http.request import networks
 from apiserver.http.routing import PREFIX, Router
 from apiserver.http.server import serving
@@ -33,7 +34,7 @@ from apiserver.operation import Context
 from apiserver.registry import Registry
 from apiserver.settings import Settings
 from apiserver.store.migrator import Migration, migrate, migrations, needed_level
-from apiserver.store.pool import DatabaseSettings, Store
+from apiserver.store.pool import DatabaseSettings, Store, Timings
 
 logger = logging.getLogger(__name__)
 FIRST_LOOK_S = 5.0
@@ -76,7 +77,8 @@ class Node:
         self._registry = Registry()
         self._metrics = Metrics()
         self._limiter = Limiter(running=settings.api.max_concurrent_requests, queued=settings.api.max_queued_requests)
-        self._store = Store(database_settings(settings))
+        timings = Timings(self._metrics.acquire.observe, self._note_lock)
+        self._store = Store(database_settings(settings), timings=timings)
         self._needed = needed_level(steps)
         self._monitor = Monitor(database_settings(settings), self._needed, clock)
         self._dns = dns or NoDns()
@@ -96,20 +98,35 @@ class Node:
 
     def _watch(self) -> None:
         metrics, limiter = self._metrics, self._limiter
-        metrics.watch("arvados_concurrent_requests", "Requests running", lambda: limiter.running)
-        metrics.watch("arvados_max_concurrent_requests", "Limit of running requests", lambda: limiter.max_running)
+        metrics.watch("arvados_concurrent_requests", "Requests running.", lambda: limiter.running)
+        metrics.watch("arvados_max_concurrent_requests", "Limit of running requests.", lambda: limiter.max_running)
         metrics.watch(
-            "arvados_queued_requests", "Requests waiting", lambda: limiter.queued, queue="api", priority="any"
+            "arvados_queued_requests", "Requests waiting.", lambda: limiter.queued, queue="api", priority="any"
         )
-        metrics.watch("arvados_max_queued_requests", "Limit of waiting requests", lambda: limiter.max_queued)
-        metrics.watch("arv_api_migration_version", "Level of the schema", lambda: self._monitor.schema.version)
-        metrics.watch("arv_api_notify_lag_seconds", "Age of the oldest undecided event", lambda: self._pump.lag_s)
-        metrics.watch("arv_api_websockets", "Websocket clients", lambda: self._websockets.count)
-        metrics.watch("arv_api_healthy", "1 when this node may serve", lambda: float(not self._monitor.error()))
+        metrics.watch("arvados_max_queued_requests", "Limit of waiting requests.", lambda: limiter.max_queued)
+        metrics.watch("arv_api_migration_version", "Level of the schema.", lambda: self._monitor.schema.version)
+        metrics.watch("arv_api_notify_lag_seconds", "Age of the oldest undecided event.", lambda: self._pump.lag_s)
+        metrics.watch("arv_api_websockets", "Websocket clients.", lambda: self._websockets.count)
+        metrics.watch("arv_api_healthy", "1 when this node may serve.", lambda: float(not self._monitor.error()))
         metrics.watch_each(
-            "arv_api_db_pool_connections", "Connections to the database", "state",
+            "arv_api_db_pool_connections", "Connections to the database.", "state",
             {"used": lambda: self._store.sizes()[0], "idle": lambda: self._store.sizes()[1]},
         )  # fmt: skip
+        metrics.watch_each(
+            "arv_api_leader", "1 while this node runs the periodic job of that name.", "role",
+            {name: partial(self._runs, name) for name in self._jobs.names},
+        )  # fmt: skip
+
+    def _runs(self, job: str) -> float:
+        return float(self._jobs.running == job)
+
+    @property
+    def metrics(self) -> Sequence[Description]:
+        """What `/metrics` shows."""
+        return self._metrics.described
+
+    def _note_lock(self, lock: str, seconds: float) -> None:
+        self._metrics.lock_wait.labels(lock).observe(seconds)
 
     def _note_job(self, job: str, result: str) -> None:
         self._metrics.jobs.labels(job, result).inc()

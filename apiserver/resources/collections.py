@@ -6,13 +6,13 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from apiserver import audit
+from apiserver import audit, replacing
 from apiserver.controller import Controller, Draft
-from apiserver.errors import ForbiddenError, InvalidError
+from apiserver.errors import BadRequestError, ForbiddenError, InvalidError
 from apiserver.listing import parse_select
 from apiserver.manifests import EMPTY_PDH, Signer, parse, portable_data_hash, stripped
 from apiserver.names import PDH, new_uuid
-from apiserver.operation import INCLUDE_OLD, INCLUDE_TRASH, UNIQUE_NAME, UUID, Call, Operation, Reply
+from apiserver.operation import INCLUDE_OLD, INCLUDE_TRASH, UNIQUE_NAME, UUID, Call, Operation, Parameter, Reply
 from apiserver.permissions import not_found, owner_not_trashed
 from apiserver.resources.groups import require_trashed, valid_name
 from apiserver.schema import COLLECTIONS
@@ -23,12 +23,21 @@ _VERSIONED = ("manifest_text", "name", "description", "properties")
 _NOT_TRASHED = "(t.trash_at IS NULL OR t.trash_at > statement_timestamp())"
 
 
+REPLACE_FILES = Parameter(
+    "replace_files",
+    "object",
+    description="Sources by target paths: current/PATH, manifest_text/PATH, HASH/PATH, or empty",
+)
+
+
 class Collections(Controller):
     """`collections`."""
 
     resource = COLLECTIONS
     get_parameters = (INCLUDE_TRASH,)
     list_parameters = (INCLUDE_TRASH, INCLUDE_OLD)
+    create_parameters = (REPLACE_FILES,)
+    update_parameters = (REPLACE_FILES,)
 
     def operations(self) -> Iterable[Operation]:
         """Return the standard operations and those of the trash."""
@@ -137,7 +146,8 @@ class Collections(Controller):
             new.setdefault("replication_desired", None)
         if new.get("storage_classes_desired") == "[]":
             raise InvalidError("storage_classes_desired must not be empty")
-        if draft.is_new or draft.changed("manifest_text", "portable_data_hash"):
+        anew = "replace_files" in call.parameters
+        if draft.is_new or anew or draft.changed("manifest_text", "portable_data_hash"):
             await self._check_manifest(call, draft)
         for number in ("replication_desired", "replication_confirmed"):
             if new.get(number) is not None and new[number] < 0:
@@ -147,9 +157,11 @@ class Collections(Controller):
 
     async def _check_manifest(self, call: Call, draft: Draft) -> None:
         new = draft.new
-        manifest = new.get("manifest_text") or ""
         if draft.changed("manifest_text"):
-            await self._check_signatures(call, manifest)
+            await self._check_signatures(call, new.get("manifest_text") or "")
+        if "replace_files" in call.parameters:
+            await self._replace_files(call, draft)
+        manifest = new.get("manifest_text") or ""
         try:
             contents = parse(manifest)
         except ValueError as exc:
@@ -162,6 +174,47 @@ class Collections(Controller):
             raise InvalidError(f"portable_data_hash {given[:60]} does not match computed hash {expected}")
         new["portable_data_hash"] = expected or EMPTY_PDH
         new["file_count"], new["file_size_total"] = contents.file_count, contents.file_size_total
+
+    async def _replace_files(self, call: Call, draft: Draft) -> None:
+        """Put the manifest together of the sources that the request names; all of them are readable by the viewer.
+
+        Raises:
+            BadRequestError: a manifest came along and is not used, or targets or sources are wrong.
+            NotFoundError: a source collection is not there for the viewer.
+        """
+        wanted = replacing.parse(call.parameters["replace_files"])
+        names = {source.place for source in wanted.values() if source is not None}
+        current = (draft.old or {}).get("manifest_text") or ""
+        if draft.changed("manifest_text") and draft.new.get("manifest_text") and "manifest_text" not in names:
+            raise BadRequestError("manifest_text is given, and no source of replace_files is in it")
+        try:
+            places = {name: replacing.tree_of(await self._source(call, draft, name, current)) for name in sorted(names)}
+        except ValueError as exc:
+            raise InvalidError(f"manifest_text: {exc}") from exc
+        base = replacing.tree_of(current)
+        draft.new["manifest_text"] = replacing.manifest_of(replacing.replaced(base, wanted, places))
+        draft.new["portable_data_hash"] = None
+
+    async def _source(self, call: Call, draft: Draft, name: str, current: str) -> str:
+        if name == "current":
+            return current
+        if name == "manifest_text":
+            given = stripped(draft.new.get("manifest_text") or "")
+            parse(given)
+            return given
+        if not PDH.fullmatch(name):
+            raise BadRequestError(f"replace_files: {name[:60]!r} is no portable data hash, current or manifest_text")
+        binder = Binder()
+        conditions = [
+            f"t.portable_data_hash = {binder.bind(name, 'text')}", *self.readable(call, binder),
+            owner_not_trashed("t.owner_uuid"), _NOT_TRASHED,
+        ]  # fmt: skip
+        found = await call.session.value(
+            f"SELECT t.manifest_text FROM collections AS t WHERE {all_of(conditions)} LIMIT 1", *binder.values
+        )
+        if found is None:
+            raise not_found(name)
+        return str(found)
 
     async def _check_signatures(self, call: Call, manifest: str) -> None:
         rules = call.settings.collections

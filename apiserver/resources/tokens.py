@@ -57,7 +57,8 @@ class Tokens(Controller):
 
     async def list(self, call: Call) -> Reply:
         """List own tokens; only uuid, api_token and scopes can be filtered on, by equality."""
-        for item in call.parameters.get("filters", []):
+        filters = call.parameters.get("filters", [])
+        for item in filters if isinstance(filters, list) else ():  # what is no list is refused below
             if not isinstance(item, list) or len(item) != 3 or item[0] not in _FILTERABLE or item[1] != "=":
                 raise InvalidError("tokens can be filtered by uuid, api_token and scopes with = only")
         return await super().list(call)

@@ -2,7 +2,7 @@
 
 import asyncio
 import logging
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from enum import IntEnum
@@ -75,11 +75,22 @@ class DatabaseSettings:
         }
 
 
+@dataclass(frozen=True, slots=True)
+class Timings:
+    """Who is told how long, in seconds, a connection and each lock (by its name, `permissions`) was waited for."""
+
+    acquired: Callable[[float], None] = lambda _: None
+    locked: Callable[[str, float], None] = lambda *_: None
+
+
 class Session:
     """One connection for the length of one request or batch; `queries` counts what it sent."""
 
-    def __init__(self, connection: "asyncpg.Connection | PoolConnectionProxy[asyncpg.Record]") -> None:
+    def __init__(
+        self, connection: "asyncpg.Connection | PoolConnectionProxy[asyncpg.Record]", timings: Timings | None = None
+    ) -> None:
         self._connection = connection
+        self._timings = timings or Timings()
         self.queries = 0
 
     async def rows(self, sql: str, *parameters: object) -> list[Row]:
@@ -114,7 +125,10 @@ class Session:
 
     async def lock(self, lock: Lock) -> None:
         """Take a cluster-wide lock until the transaction ends; as a statement of its own, before what it protects."""
+        clock = asyncio.get_running_loop().time
+        asked = clock()
         await self.execute("SELECT pg_advisory_xact_lock($1, $2)", NAMESPACE, int(lock))
+        self._timings.locked(lock.name.lower(), clock() - asked)
 
     @asynccontextmanager
     async def transaction(self, locks: Sequence[Lock] = ()) -> AsyncIterator[None]:
@@ -154,9 +168,12 @@ class Store:
     `session` is what wraps a lent connection.
     """
 
-    def __init__(self, settings: DatabaseSettings, session: type[Session] = Session) -> None:
+    def __init__(
+        self, settings: DatabaseSettings, session: type[Session] = Session, timings: Timings | None = None
+    ) -> None:
         self._settings = settings
         self._session = session
+        self._timings = timings or Timings()
         self._pool: asyncpg.Pool | None = None
 
     async def __aenter__(self) -> "Store":
@@ -185,13 +202,16 @@ class Store:
         """
         if self._pool is None:
             raise UnavailableError("the node is stopping")
+        clock = asyncio.get_running_loop().time
+        asked = clock()
         with translated():
             try:
                 connection = await self._pool.acquire(timeout=self._settings.acquire_s)
             except TimeoutError as exc:
                 raise UnavailableError(f"no database connection within {self._settings.acquire_s:g} s") from exc
         try:
-            yield self._session(connection)
+            self._timings.acquired(clock() - asked)
+            yield self._session(connection, self._timings)
         finally:
             try:
                 await self._pool.release(connection, timeout=RELEASE_S)

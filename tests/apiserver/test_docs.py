@@ -8,7 +8,7 @@ from pathlib import Path
 REPOSITORY = Path(__file__).parent.parent.parent
 
 
-def test_the_table_of_operations_is_current() -> None:
+def test_the_tables_of_operations_and_metrics_are_current() -> None:
     done = subprocess.run(
         [sys.executable, REPOSITORY / "tools" / "api-doc", "--check"],
         cwd=REPOSITORY,

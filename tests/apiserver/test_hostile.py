@@ -100,3 +100,75 @@ def test_no_request_is_answered_by_a_server_error(
 def test_bodies_that_cannot_be_read_are_refused(target: Target, body: bytes, kind: str, status: int) -> None:
     found, text = target.send("POST", "groups", "", body, kind)
     assert (found, bool(json.loads(text)["errors"][0])) == (status, True), text[:300]
+
+
+MIB = "m" * (1 << 20)
+SQL = "x' OR 1=1; DROP TABLE users; SELECT pg_sleep(60) --"
+# One of each kind that no parameter and no attribute wants, as JSON knows them.
+WRONG: list[Any] = [
+    MIB, SQL, "nul \x00 byte", 10**30, -1, 1.5, True, [SQL], [[SQL, "=", SQL]], [["uuid", SQL, "x"]], {SQL: SQL},
+    [[["uuid", SQL], "like", MIB]], {"uuid": [SQL, SQL]}, [None], f"{SQL} desc", [f"uuid {SQL}"],
+    [["properties." + SQL, "=", SQL]], [[f"(uuid < {SQL})", "=", True]], {"a": {"b": [MIB[:9999], 10**400]}},
+]  # fmt: skip
+
+
+def _each(operation: Operation) -> list[tuple[str, bool]]:
+    """Return what can be sent: (name, whether it is an attribute of the body)."""
+    query = [(one.name, False) for one in operation.parameters if one.location == "query"]
+    known = ATTRIBUTES.get(operation.resource, ()) if operation.wrapper else ()
+    return [*query, *((name, True) for name in known)]
+
+
+def _try(target: Target, operation: Operation, name: str, value: Any, *, in_body: bool, as_form: bool) -> None:
+    """Send one value, as JSON or as text in a form that overrides the method."""
+    path = operation.path.replace("{uuid}", "zzzzz-j7d0g-publicfavorites")
+    values = {operation.wrapper: {name: value}} if in_body else {name: value}
+    if as_form:
+        form = urlencode({"_method": operation.method, **{key: _text(one) for key, one in values.items()}})
+        status, text = target.send("POST", path, "", form.encode(), "application/x-www-form-urlencoded")
+    else:
+        status, text = target.send(operation.method, path, "", json.dumps(values).encode(), "application/json")
+    what = f"{operation.resource}.{operation.name} {name} {str(value)[:80]}: {text[:300]}"
+    assert status < 500, what
+    assert status < 400 or json.loads(text)["errors"][0]
+
+
+def _names() -> list[tuple[Operation, str, bool]]:
+    return [(operation, name, in_body) for operation in OPERATIONS for name, in_body in _each(operation)]
+
+
+def _users_are_there(target: Target) -> None:
+    status, text = target.send("GET", "users/current", "", None, "application/json")
+    assert (status, json.loads(text)["is_admin"]) == (200, True)
+
+
+def test_a_wrong_value_in_any_parameter_or_attribute_is_no_server_error(target: Target) -> None:
+    """Every third name, each with another value than its neighbour: all kinds in a short time."""
+    names = _names()[::3]
+    assert len(names) > 200
+    for number, (operation, name, in_body) in enumerate(names):
+        value = WRONG[number * 7 % len(WRONG)]
+        _try(target, operation, name, value, in_body=in_body, as_form=number % 2 == 0)
+    _users_are_there(target)
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(900)
+def test_every_wrong_value_in_every_parameter_and_attribute_is_no_server_error(target: Target) -> None:
+    for operation, name, in_body in _names():
+        for value in WRONG[1:]:  # the largest one is in the quick test; here it would be most of the time
+            for as_form in (False, True):
+                _try(target, operation, name, value, in_body=in_body, as_form=as_form)
+    _users_are_there(target)
+
+
+def test_sql_in_a_string_is_a_string(target: Target) -> None:
+    project = {"group": {"group_class": "project", "name": SQL.replace("/", ""), "properties": {SQL: SQL}}}
+    status, text = target.send("POST", "groups", "", json.dumps(project).encode(), "application/json")
+    made = json.loads(text)
+    assert (status, made["name"], made["properties"]) == (200, SQL, {SQL: SQL})
+    for filters in ([["name", "=", SQL]], [[f"properties.{SQL}", "=", SQL]], [["properties", "exists", SQL]],
+                    [["name", "like", SQL]], [["any", "ilike", f"%{SQL}%"]], [["name", "in", [SQL]]]):  # fmt: skip
+        query = urlencode({"filters": json.dumps(filters)})
+        status, text = target.send("GET", "groups", query, None, "application/json")
+        assert (status, [one["uuid"] for one in json.loads(text)["items"]]) == (200, [made["uuid"]]), filters

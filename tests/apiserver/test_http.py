@@ -111,3 +111,13 @@ async def test_what_cannot_be_served_says_why(root: Client, method: str, path: s
     response = await root.call(method, path, body)
     assert response.status == status, response.body
     assert response.body["errors"][0]
+
+
+async def test_numbers_tell_of_waits_for_connections_and_locks(root: Client) -> None:
+    await root.post("groups", {"group": {"group_class": "project", "name": "p"}})
+    text = (await root.with_token(MANAGEMENT).call("GET", "/metrics")).body
+    numbers = {line.split()[0]: float(line.split()[1]) for line in text.splitlines() if not line.startswith("#")}
+    assert numbers["arv_api_db_acquire_duration_seconds_count"] > 0
+    assert numbers['arv_api_lock_wait_seconds_count{lock="permissions"}'] > 0
+    assert numbers['arv_api_leader{role="trash_sweep"}'] in (0.0, 1.0)
+    assert (await root.with_token("wrong").call("GET", "/metrics")).status == 403

@@ -372,3 +372,33 @@ async def test_users_are_brought_up_to_date_at_once(root: Client) -> None:
     wrong = {alice.user_uuid: {"first_name": "Eve"}, new: {"nosuch": 1}}
     assert (await root.call("PATCH", "users/batch_update", {"updates": wrong})).status == 422
     assert (await alice.get("users/current"))["first_name"] == "Ada"
+
+
+async def test_files_of_a_collection_are_replaced_by_those_of_others(api_database: str, root: Client) -> None:
+    alice, other = await root.user("alice"), BLOCK.replace("acbd", "37b5").replace("+3", "+5")
+    made = await alice.post("collections", {"collection": {"manifest_text": MANIFEST + f"./d {BLOCK} 0:1:a 1:2:b\n"}})
+    source = await alice.post("collections", {"collection": {"manifest_text": f"./x\\040y {other} 0:5:z\n"}})
+    secret = await root.post("collections", {"collection": {"manifest_text": f". {other} 0:5:s\n"}})
+    path = f"collections/{made['uuid']}"
+
+    async def replace(wanted: object, **attributes: str) -> tuple[int, str]:
+        answer = await alice.call("PUT", path, {"collection": attributes, "replace_files": wanted})
+        return answer.status, answer.body.get("manifest_text", answer.body.get("errors"))
+
+    pdh = source["portable_data_hash"]
+    status, text = await replace({"/foo": "", "/new/z": f"{pdh}/x y/z", "/d/b": "current/foo"})
+    assert (status, text) == (200, f"./d {BLOCK} 0:1:a 0:3:b\n./new {other} 0:5:z\n")
+    assert (await alice.get(path))["version"] == 1
+    status, text = await replace({"/": f"{pdh}/"})
+    assert (status, text) == (200, f"./x\\040y {other} 0:5:z\n")
+    status, text = await replace({"/w": "manifest_text/foo"}, manifest_text=MANIFEST)
+    assert (status, text) == (200, f". {BLOCK} 0:3:w\n./x\\040y {other} 0:5:z\n")
+    for wanted, status in (
+        ({"/a": f"{secret['portable_data_hash']}/s"}, 404), ({"/a": "current/nosuch"}, 400), ({"a": "current/w"}, 400),
+        ({"/a/../b": "current/w"}, 400), ({"/a": "", "/a/b": "current/w"}, 400), ({"/w/x": "current/w"}, 400),
+        ({"/": "current/w"}, 400), ({"/a": 5}, 400), ([], 400), ({"/a": "nosuch/w"}, 400),
+    ):  # fmt: skip
+        assert (await replace(wanted))[0] == status, wanted
+    assert (await replace({"/a": "current/w"}, manifest_text=MANIFEST))[0] == 400
+    fresh = await alice.post("collections", {"collection": {"name": "n"}, "replace_files": {"/f": f"{pdh}/x y/z"}})
+    assert (fresh["manifest_text"], fresh["file_count"]) == (f". {other} 0:5:f\n", 1)
