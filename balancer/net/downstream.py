@@ -1,7 +1,6 @@
 """A client's connection: reading requests one after the other, sending answers, keeping alive, ending politely."""
 
 import logging
-import os
 import socket
 from typing import TYPE_CHECKING
 
@@ -10,7 +9,7 @@ from balancer.core.exchange import Cause, State
 from balancer.core.forwarded import client_behind
 from balancer.core.headers import forwarded_for, forwarded_lines, request_head
 from balancer.core.http1 import R_CONNECTION, Incomplete, Refusal, RequestHead, parse_request
-from balancer.core.requestid import RANDOM_BYTES, Maker, kept
+from balancer.core.requestid import kept
 from balancer.core.retry import IDEMPOTENT
 from balancer.model import Outcome
 from balancer.net.exchange import Exchange, make_exchange
@@ -36,6 +35,7 @@ LINGER_NS = 2_000_000_000
 LAST_REQUEST_NS = 1_000_000_000
 LINGER_BYTES = 1 << 20
 
+_DONE = State.DONE  # a member looked up in its enum costs 90 ns
 _CAUSE_OF_REFUSAL = {
     413: Cause.TOO_LARGE,
     414: Cause.TOO_LARGE,
@@ -45,25 +45,6 @@ _CAUSE_OF_REFUSAL = {
     501: Cause.NOT_SERVED,
     505: Cause.NOT_SERVED,
 }
-
-
-class RequestIds:
-    """Makes request ids from a pool of random bytes: 0.3 us each instead of 0.9 us with a system call."""
-
-    __slots__ = ("_at", "_pool")
-
-    def __init__(self) -> None:
-        self._pool = b""
-        self._at = 0
-
-    def make(self, maker: Maker) -> bytes:
-        """Return a new id of the form that `maker` makes."""
-        at = self._at
-        if at >= len(self._pool):
-            self._pool = os.urandom(RANDOM_BYTES * 128)
-            at = 0
-        self._at = at + RANDOM_BYTES
-        return maker(self._pool[at : at + RANDOM_BYTES])
 
 
 class Downstream(Stream):
@@ -219,7 +200,8 @@ class Downstream(Stream):
             chosen = self._route(exchange, data)
         exchange.target = chosen
         if request_id is None:
-            exchange.request_id = request_id = worker.ids.make(site.id_maker)
+            made = site.ids.made
+            exchange.request_id = request_id = made.pop() if made else site.ids.make()
             id_line = b"X-Request-Id: %b\r\n" % request_id
         else:
             exchange.request_id = request_id
@@ -350,7 +332,7 @@ class Downstream(Stream):
     def _request_id(self, fields: "Iterable[Field]", site: Site) -> bytes:
         """Return the client's id when it is one valid line, else a new one."""
         sent = [value for name, _, value in fields if name == site.rules.id_lower]
-        return kept(sent, site.accept_id) or self.worker.ids.make(site.id_maker)
+        return kept(sent, site.accept_id) or site.ids.make()
 
     def _refuse(self, data: bytes, refusal: Refusal) -> None:
         """Answer a head that may not be forwarded; the connection ends with it."""
@@ -623,7 +605,10 @@ class Downstream(Stream):
         if exchange is None or self.closed:
             return
         self.exchange = None
-        exchange.end(exchange.outcome, exchange.cause)
+        if not exchange.done:  # `Exchange.end` by hand
+            exchange.done = True
+            exchange.state = _DONE
+            self.worker.exchange_ended(exchange)
         if exchange.close:
             self._end(exchange)
             return
@@ -689,7 +674,7 @@ class Downstream(Stream):
             exchange.expired()
         elif self.data and self.lingering < 0:
             exchange = self._new_exchange(self.worker.site, b"-", b"-", b"")
-            exchange.request_id = self.worker.ids.make(self.worker.site.id_maker)
+            exchange.request_id = self.worker.site.ids.make()
             exchange.close = True
             self.worker.accept()
             self.exchange = exchange

@@ -40,6 +40,7 @@ if TYPE_CHECKING:
 HELD_BODY_BYTES = 64 << 10  # of a request body, kept so that an idempotent request can be repeated
 FRESH_IDLE_NS = int(FRESH_IDLE_S * 1e9)
 _WAITING, _DONE = State.WAITING, State.DONE  # a member looked up in its enum costs 90 ns
+_random = random.random
 CLIENT_LEFT = 499  # status in the log and the metrics of an exchange whose client left without an answer
 BACKOFF_S, BACKOFF_MAX_S = 0.025, 0.25
 
@@ -167,7 +168,7 @@ class Exchange:
         if chooser is None or now >= chooser.refresh_at_ns:
             node = site.choose(target, self.tried, self.key, now)
         else:
-            slot = chooser.choose(self.tried, self.key, random.random)
+            slot = chooser.choose(self.tried, self.key, _random)
             node = None if slot is None else site.nodes[slot]
         if node is None:
             self._cannot_go()
@@ -378,7 +379,20 @@ class Exchange:
             upstream.rest_idle()
         else:
             upstream.close()
-        self.release()
+        if node.node.capacity:
+            self.release()
+        else:  # `release` and `Claims.give` by hand
+            self.node = None
+            self.last_node = node.name
+            worker = client.worker
+            cells = node.cells
+            cells[node.in_flight] -= 1
+            cells[worker.claims.busy] -= 1
+            slot = node.slot
+            for chooser in node.choosers:
+                chooser.released(slot)
+            if worker.waiting and worker.queue.exchanges:
+                worker.queue.wake_soon()
         self.complete = True
         if not client.out:
             client.exchange_over()

@@ -14,7 +14,7 @@ from balancer.core.retry import Budget
 from balancer.model import Admin, Listener, Node, Outcome, Snapshot
 from balancer.net.claims import Claims
 from balancer.net.clock import WallClock
-from balancer.net.downstream import Downstream, RequestIds
+from balancer.net.downstream import Downstream
 from balancer.net.exchange import Exchange
 from balancer.net.listener import Acceptor, Gate
 from balancer.net.logwriter import LogWriter
@@ -87,7 +87,6 @@ class Plane:
         self.claims = Claims(board, slot, wakes)
         self.nodes: dict[int, NodeState] = {}
         self.clients: set[Downstream] = set()
-        self.ids = RequestIds()
         self.pipes = Pipes()
         self.clock = WallClock()
         self.log = LogWriter(log_fd)
@@ -137,13 +136,15 @@ class Plane:
         codes[key] = codes.get(key, 0) + 1
         gate.durations.append(duration)
         self._ended += 1
-        if exchange.waited_ns:
-            self._queue_times.append(exchange.waited_ns)
+        waited_ns = exchange.waited_ns
+        if waited_ns:
+            self._queue_times.append(waited_ns)
         if exchange.attempts > 1 and exchange.status and exchange.cause is Cause.OK:
             self.count(W_RETRIES_RECOVERED)
-        if exchange.done_at:
+        done_at = exchange.done_at
+        if done_at:
             # Time in the balancer itself: all but waiting in line and what the node took.
-            self._overheads.append(duration - exchange.waited_ns - exchange.done_at + exchange.chosen_at)
+            self._overheads.append(duration - waited_ns - done_at + exchange.chosen_at)
         self._request_bytes += exchange.request_bytes
         self._response_bytes += exchange.response_bytes
         if self.formatter is not None:

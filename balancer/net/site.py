@@ -15,6 +15,7 @@ from balancer.core.selection import make_chooser, slow_start_weight
 from balancer.model import Admin, HashKey, Policy, Route, Snapshot
 from balancer.net.claims import Claims
 from balancer.net.nodes import NodeState
+from balancer.net.requestids import RequestIds
 
 if TYPE_CHECKING:
     from balancer.net.tls import ListenerContexts
@@ -58,7 +59,7 @@ class Site:
         self.fast_bytes = min(limits.header_bytes, limits.header_field_bytes)
         self.target_bytes, self.body_bytes = limits.target_bytes, limits.body_bytes or 1 << 62
         self.requests_per_connection = limits.requests_per_connection or -1
-        self.id_maker = MAKERS[snapshot.request_id.format]
+        self.ids = RequestIds(MAKERS[snapshot.request_id.format])
         self.id_line = self.rules.id_name + b": "
         self.routes = RouteTable(snapshot.routes) if snapshot.routes else None
         self.tls: dict[int, ListenerContexts] = {}
