@@ -32,6 +32,9 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         admin={"listen": f"127.0.0.1:{free_port()}", "tokens": tokens(tmp_path_factory.mktemp("tokens"))},
         designated={"dns": {"order": ["api1", "api2"]}},
     )
+    made.extra["nodes"] = {
+        name: {"url": f"http://127.0.0.1:{node.port}", "capacity": 64} for name, node in made.nodes.items()
+    }
     try:
         made.start()
         with made.load("--clients", "2"):
@@ -158,6 +161,16 @@ def test_a_viewer_sees_everything_and_no_button(browser: Any, site: Site) -> Non
         viewer.open()
         assert viewer.page.url.endswith("/ui/login?next=/ui/")
         assert viewer.complaints == []
+
+
+def test_a_log_out_elsewhere_ends_what_is_shown_here(browser: Any, site: Site) -> None:
+    with tab(browser, base(site)) as viewer:
+        viewer.log_in(SECRETS["viewer"])
+        viewer.wait_for_text("#link", "live")
+        other = viewer.page.context.new_page()
+        other.goto(f"{base(site)}/ui/events")
+        other.click(".who button")
+        viewer.page.wait_for_selector("#secret")
 
 
 def test_a_printed_address_logs_in_once(browser: Any, site: Site) -> None:

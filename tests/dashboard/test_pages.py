@@ -326,7 +326,7 @@ async def test_the_stream_sends_everything_first_and_then_what_changed() -> None
         async with browser.session.get(f"{browser.base}/ui/live") as response:
             assert response.content_type == "text/event-stream"
             stream = response.content
-            assert await stream.readline() == b"retry: 2000\n"
+            assert await stream.readline() == b"retry: 1000\n"
             seen = ""
             while "zone" not in seen or "events" not in seen:
                 seen += (await stream.readline()).decode()

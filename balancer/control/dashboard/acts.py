@@ -35,6 +35,13 @@ class Act:
     is_grave: bool = False
     has_dry_run: bool = True
 
+    @property
+    def action(self) -> str:
+        """Its name in metrics, the same as of the admin API's call."""
+        if self.verb == "designate":
+            return "designations"
+        return self.verb if self.verb in {"pause", "resume"} else f"nodes-{self.verb}"
+
 
 @dataclass(frozen=True, slots=True)
 class Outlook:

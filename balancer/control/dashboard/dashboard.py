@@ -200,7 +200,7 @@ class Dashboard:
             response = web.StreamResponse(headers={**HEADERS, "X-Accel-Buffering": "no"})
             response.content_type = "text/event-stream"
             await response.prepare(request)
-            await response.write(b"retry: 2000\n\n")
+            await response.write(b"retry: 1000\n\n")
             with suppress(ConnectionError, TimeoutError):  # the browser has left, or takes nothing any more
                 while not viewer.is_over:
                     zones = await viewer.take()
@@ -253,11 +253,17 @@ class Dashboard:
         cookie = await self._sessions.open(form.get("secret", "").strip(), self._gate.tokens())
         if cookie is None:
             self._tries.wrong(address, now_s)
-            self._services.events.add("login-refused", f"a wrong token or code from {address}", level="warning")
+            self._services.events.add(
+                "login-refused", f"a wrong token or code from {address or 'the Unix socket'}", level="warning"
+            )
             return await self._shown(
                 "login", None, http_status=401, next=then, fault="This token or code is not known."
             )
         self._tries.right(address)
+        caller = self._sessions.caller(cookie, self._gate.tokens())
+        if caller is not None:
+            text = f"{caller.name} logged in to the dashboard from {address or 'the Unix socket'}"
+            self._services.events.add("logged-in", text, actor=caller.name)
         response = _go(then)
         set_cookie(response, request, cookie)
         return response

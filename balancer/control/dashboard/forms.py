@@ -86,9 +86,9 @@ class Forms:
         try:
             await (self._pause(act, call) if act.verb == "pause" else perform(act, call))
         except ProblemError:
-            self._counted(act.verb, "refused")
+            self._counted(act.action, "refused")
             raise
-        self._counted(act.verb, "done")
+        self._counted(act.action, "done")
         done = [event for event in self._services.events.recent(after=number) if event.kind in act.kinds]
         mine = [event for event in done if event.actor == visitor.caller.name]
         query = {"did": mine[-1].number} if mine else {}

@@ -1,8 +1,8 @@
 // Keeps a page live and asks in a dialog. Everything works without it: forms are forms, links are links.
 "use strict";
 
-const STALE_MS = 4000;
-const AGAIN_MS = 5000;
+const STALE_MS = 3500;
+const AGAIN_MS = 1000;
 
 const link = document.getElementById("link");
 let heardAt = Date.now();
