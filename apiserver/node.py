@@ -32,9 +32,10 @@ from apiserver.maintenance import Maintenance
 from apiserver.monitor import Monitor
 from apiserver.operation import Context
 from apiserver.registry import Registry
-from apiserver.settings import Settings
+from apiserver.settings import Settings, digest
 from apiserver.store.migrator import Migration, migrate, migrations, needed_level
 from apiserver.store.pool import DatabaseSettings, Store, Timings
+from balancer import __version__
 
 logger = logging.getLogger(__name__)
 FIRST_LOOK_S = 5.0
@@ -111,6 +112,13 @@ class Node:
         metrics.watch_each(
             "arv_api_db_pool_connections", "Connections to the database.", "state",
             {"used": lambda: self._store.sizes()[0], "idle": lambda: self._store.sizes()[1]},
+        )  # fmt: skip
+        metrics.watch(
+            "arvados_version_running", "1, for the version that this node runs.", lambda: 1.0, version=__version__
+        )
+        metrics.watch(
+            "arv_api_config_info", "1, for the hash of the configuration: equal on nodes that agree.", lambda: 1.0,
+            sha256=digest(self._settings),
         )  # fmt: skip
         metrics.watch_each(
             "arv_api_leader", "1 while this node runs the periodic job of that name.", "role",

@@ -1,8 +1,10 @@
 """What a node is told: out of Arvados' config.yml, or out of its own short file of the same facts."""
 
+import hmac
+import json
 import os
 from collections.abc import Iterator, Mapping
-from dataclasses import dataclass, field, fields, replace
+from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -192,6 +194,17 @@ def validate(settings: Settings) -> list[str]:
     if not settings.listen:
         faults.append("listen: must name at least one address")
     return faults
+
+
+_OF_ONE_NODE = frozenset({"listen", "database_url", "database_dir", "database_pool", "database_pooler"})
+
+
+def digest(settings: Settings) -> str:
+    """Return a hash of what must be equal on all nodes, secrets too; it tells nothing of them."""
+    shared = {item.name: getattr(settings, item.name) for item in fields(settings) if item.name not in _OF_ONE_NODE}
+    values = {name: asdict(value) if is_dataclass(value) else value for name, value in shared.items()}  # type: ignore[arg-type]
+    key = settings.system_root_token.encode()
+    return hmac.new(key, json.dumps(values, sort_keys=True, default=list).encode(), "sha256").hexdigest()[:16]
 
 
 def _arvados(document: dict[str, Any], environ: Mapping[str, str], faults: list[str]) -> Settings:

@@ -166,6 +166,59 @@ async def test_without_the_lock_permissions_would_go_missing(shared_database: st
         assert await chain(store, "nolocknolockn", locked=False) == 2
 
 
+async def test_equal_links_made_at_once_on_all_nodes_are_one(clients: list[Client]) -> None:
+    alice = await clients[0].user("linked")
+    for turn in range(5):
+        made = await clients[0].post("groups", {"group": {"group_class": "project", "name": f"linked {turn}"}})
+        links = await asyncio.gather(*(
+            client.post("links", {"link": {"link_class": "permission", "name": level, "tail_uuid": alice.user_uuid,
+                                           "head_uuid": made["uuid"]}})
+            for client in clients for level in ("can_read", "can_write")
+        ))  # fmt: skip
+        assert len({link["uuid"] for link in links}) == 1
+        found = await clients[1].get("links", filters=[["head_uuid", "=", made["uuid"]]])
+        assert [(one["tail_uuid"], one["name"]) for one in found["items"]] == [(alice.user_uuid, "can_write")]
+
+
+async def test_changes_of_one_collection_on_all_nodes_are_all_kept_as_versions(clients: list[Client]) -> None:
+    made = await clients[0].post("collections", {"collection": {"name": "shared", "preserve_version": True}})
+    await asyncio.gather(*(
+        clients[n % 3].put(f"collections/{made['uuid']}", {"collection": {
+            "description": f"change {n}", "preserve_version": True}})
+        for n in range(9)
+    ))  # fmt: skip
+    mine = [["current_version_uuid", "=", made["uuid"]]]
+    found = await clients[1].get("collections", filters=mine, include_old_versions=True, order=["version"])
+    assert [item["version"] for item in found["items"]] == list(range(1, 11))
+    assert {item["description"] for item in found["items"]} == {None, *(f"change {n}" for n in range(9))}
+
+
+async def test_of_dispatchers_on_all_nodes_one_locks_a_container(clients: list[Client]) -> None:
+    image = await clients[0].post("collections", {"collection": {"manifest_text": ". " + "b" * 32 + "+1 0:1:i\n"}})
+    request = await clients[0].post("container_requests", {"container_request": {
+        "command": ["locked"], "container_image": image["portable_data_hash"], "output_path": "/o", "priority": 1,
+        "state": "Committed", "mounts": {"/o": {"kind": "tmp"}}, "runtime_constraints": {"vcpus": 1, "ram": 1},
+    }})  # fmt: skip
+    path = f"containers/{request['container_uuid']}/lock"
+    answers = await asyncio.gather(*(clients[n % 3].call("POST", path) for n in range(6)))
+    assert sorted(answer.status for answer in answers) == [200] + [422] * 5
+    assert (await clients[0].get(path.removesuffix("/lock")))["lock_count"] == 1
+
+
+async def test_nodes_of_one_configuration_show_one_hash(cluster: Processes, clients: list[Client]) -> None:
+    other = await asyncio.to_thread(lambda: cluster.start(issue_trusted_tokens=False))
+
+    async def shown(client: Client) -> str:
+        text: str = (await client.with_token(MANAGEMENT).call("GET", "/metrics")).body
+        return next(line for line in text.splitlines() if line.startswith("arv_api_config_info{"))
+
+    async with client_of(other.base) as (client,):
+        hashes = [await shown(one) for one in (*clients, client)]
+    assert len(set(hashes[:3])) == 1
+    assert hashes[3] != hashes[0]
+    other.kill()
+
+
 async def test_priorities_are_what_the_requests_say_after_a_storm(clients: list[Client], shared_database: str) -> None:
     image = await clients[0].post("collections", {"collection": {"manifest_text": ". " + "a" * 32 + "+1 0:1:i\n"}})
     rng = random.Random(5)

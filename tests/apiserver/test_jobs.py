@@ -208,3 +208,24 @@ async def test_expired_tokens_and_old_keys_are_deleted(root: Client, store: Stor
 
         assert (await alice.call("GET", "users/current")).status == 401
         await until(left)
+
+
+async def test_log_rows_of_containers_go_when_their_log_is_kept(root: Client, store: Store) -> None:
+    async with store.session() as session:
+        for uuid, log, age in (("kept", "x", 40), ("young", "x", 1), ("unsaved", None, 40)):
+            await session.execute(
+                "INSERT INTO containers (uuid, owner_uuid, state, log, finished_at) VALUES ($1, 'x', 'Complete', $2,"
+                " clock_timestamp() - make_interval(days => $3::integer))", uuid, log, age,
+            )  # fmt: skip
+            for kind in ("stdout", "create"):
+                await session.execute("INSERT INTO logs (uuid, owner_uuid, object_uuid, event_type)"
+                                      " VALUES ($1, 'x', $2, $3)", f"{uuid} {kind}", uuid, kind)  # fmt: skip
+        await session.execute("UPDATE periodic_job SET next_at = clock_timestamp() WHERE name = 'container_logs'")
+        left = "SELECT uuid FROM logs WHERE object_uuid IN ('kept', 'young', 'unsaved') ORDER BY uuid"
+
+        async def gone() -> bool:
+            return "kept stdout" not in [row["uuid"] for row in await session.rows(left)]
+
+        await until(gone)
+        rows = [row["uuid"] for row in await session.rows(left)]
+    assert rows == ["kept create", "unsaved create", "unsaved stdout", "young create", "young stdout"]
