@@ -1,6 +1,7 @@
 """The dashboard in a real browser, over a real balancer with traffic."""
 
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import Any
 
@@ -127,6 +128,16 @@ def test_traffic_is_paused_and_goes_on(operator: Tab, site: Site) -> None:
     operator.page.click("#zone-head a[data-ask]")
     operator.page.click("dialog button[type=submit]")
     operator.wait_for_text("#zone-head .pill", "healthy")
+
+
+def test_what_is_slow_now_is_named(operator: Tab, site: Site) -> None:
+    with ThreadPoolExecutor(1) as aside:
+        answer = aside.submit(site.ask, path="/arvados/v1/slow?delay=4&api_token=hidden")
+        operator.wait_for_text("#zone-slow", "GET /arvados/v1/slow")
+        assert "hidden" not in operator.text("#zone-slow")
+        assert operator.violations() == []
+        assert answer.result()[0] == 200
+    operator.wait_for("() => !document.querySelector('#zone-slow section')")
 
 
 def test_a_dead_node_is_told_with_its_cause(operator: Tab, site: Site) -> None:

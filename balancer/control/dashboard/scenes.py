@@ -1,5 +1,6 @@
 """What a page shows that changes by itself: zones, made from the same documents as the admin API's answers."""
 
+import asyncio
 from dataclasses import dataclass
 from typing import Any
 
@@ -10,9 +11,25 @@ from balancer.control.dashboard.pages import Pages
 from balancer.control.events import event_document
 from balancer.observe.series import SPANS, columns
 
-OVERVIEW = ("head", "causes", "tiles", "nodes", "duties", "dns", "peers", "upgrade", "ledger", "balancer", "events")
+OVERVIEW = (
+    "head",
+    "causes",
+    "tiles",
+    "nodes",
+    "duties",
+    "dns",
+    "peers",
+    "upgrade",
+    "slow",
+    "ledger",
+    "balancer",
+    "events",
+)
 NODE = ("head", "node-now", "node-charts", "node-exchanges", "events")
 SHOWN_EVENTS = 12
+SHOWN_SLOW = 5
+SLOW_S = 1.0  # an exchange that is open for so long is worth a line
+ANSWER_S = 0.5
 
 Document = dict[str, Any]
 
@@ -50,12 +67,14 @@ class Stage:
                 event_document(event) for event in reversed(services.events.recent(limit=SHOWN_EVENTS, node=scene.node))
             ],
         }
-        return found | (await self._node(scene.node) if scene.node else self._overview(status))
+        return found | (await self._node(scene.node) if scene.node else await self._overview(status))
 
-    def _overview(self, status: Document) -> Document:
+    async def _overview(self, status: Document) -> Document:
         services = self._services
         slots = {node.name: node.slot for node in services.site.snapshot.nodes}
+        under_way = await self._under_way(None, SHOWN_SLOW)
         return {
+            "slow": [item for item in under_way if item["age_s"] >= SLOW_S],
             "pause": services.pauses.document(),
             "run": services.upgrades.document() if status["upgrade"] else None,
             "chart": services.series.points("minute"),
@@ -72,10 +91,18 @@ class Stage:
             return {"node": None, "exchanges": [], "charts": {}}
         return {
             "node": services.status.node(node),
-            "exchanges": await services.publisher.exchanges(name, REMAINING),
+            "exchanges": await self._under_way(name, REMAINING),
             "charts": {span: columns(services.series.points(span, node.slot)) for span in SPANS},
             "designated": [item for item in services.designations.documents() if item["node"] == name],
         }
+
+    async def _under_way(self, node: str | None, limit: int) -> list[Document]:
+        """Return the oldest exchanges; none when a worker does not answer at once, because pages must not hang."""
+        try:
+            async with asyncio.timeout(ANSWER_S):
+                return await self._services.publisher.exchanges(node, limit)
+        except TimeoutError:
+            return []
 
 
 def render(pages: Pages, scene: Scene, facts: Document) -> dict[str, str]:
