@@ -6,8 +6,12 @@ import os
 from balancer.core.claims import fits, needs_lock
 from balancer.net.nodes import NodeState
 from balancer.scoreboard import (
+    C_CELLS,
+    C_HEALTH,
+    CONTROL_NODES,
     H_ROWS,
     LOCK_NODES,
+    N_CELLS,
     N_IN_FLIGHT,
     ROW_CELLS,
     W_BUSY,
@@ -19,7 +23,10 @@ from balancer.scoreboard import (
 
 
 class Claims:
-    """This worker's claims. One exchange holds one claim from the choice of its node until it is done with it."""
+    """This worker's claims, and what the scoreboard says of all nodes at once.
+
+    One exchange holds one claim from the choice of its node until it is done with it.
+    """
 
     __slots__ = ("_board", "_cells", "_own_row", "_wakes", "busy", "slot")
 
@@ -44,6 +51,17 @@ class Claims:
         """Exchanges at the node now, over all workers."""
         cells, first = self._cells, node_cell(0, node.slot) + N_IN_FLIGHT
         return sum(cells[first : first + self.rows * ROW_CELLS : ROW_CELLS])
+
+    def healths(self, slots: int) -> list[int]:
+        """Control's word on each of the first `slots` node slots now."""
+        return self._cells[CONTROL_NODES + C_HEALTH : CONTROL_NODES + slots * C_CELLS : C_CELLS].tolist()
+
+    def loads(self, slots: int) -> list[int]:
+        """Exchanges at each of the first `slots` node slots now, over all workers."""
+        cells, first, size = self._cells, node_cell(0, 0) + N_IN_FLIGHT, slots * N_CELLS
+        starts = [first + row * ROW_CELLS for row in range(self.rows)]
+        of_rows = [cells[start : start + size : N_CELLS].tolist() for start in starts]
+        return of_rows[0] if len(of_rows) == 1 else list(map(sum, zip(*of_rows, strict=True)))
 
     def take(self, node: NodeState) -> bool:
         """Claim a place; False: it is full. Raise the own cell first, then sum: the limit is never passed."""

@@ -337,9 +337,9 @@ class Plane:
         self._health_dirty = True
 
     def _look_at_health(self) -> None:
-        self._health_dirty = False
+        told, self._health_dirty = self._health_dirty, False
         self._next_health = self.reactor.now + HEALTH_NS
-        if self.site.refresh(self.reactor.now):
+        if self.site.refresh(self.reactor.now, told=told):
             for state in self.nodes.values():
                 if not self.site.serves(state):
                     state.close_idle()
