@@ -137,19 +137,10 @@ class Layout:
 def plan(folder: Path, nodes: int, *, echo: bool) -> Layout:
     """Choose folders and free ports, the well-known ones where they are free."""
     ports = Ports()
+    http, https, admin, dns = (ports.take(wished) for wished in (HTTP_PORT, HTTPS_PORT, ADMIN_PORT, DNS_PORT))
     scratch = Path(tempfile.mkdtemp(prefix="arv-demo-"))
     scratch.chmod(0o711)  # root runs the database as another user, who has to come through
-    found = Layout(
-        folder=folder,
-        scratch=scratch,
-        echo=echo,
-        http=ports.take(HTTP_PORT),
-        https=ports.take(HTTPS_PORT),
-        admin=ports.take(ADMIN_PORT),
-        dns=ports.take(DNS_PORT),
-        nodes={},
-        ports=ports,
-    )
+    found = Layout(folder, scratch, echo, http, https, admin, dns, {}, ports)
     for _ in range(nodes):
         found.next_node()
     return found

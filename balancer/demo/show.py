@@ -67,6 +67,7 @@ class Show:
         """
         stop = asyncio.Event()
         with _signals(stop):
+            await asyncio.to_thread(layout.claim, self._options.folder)
             where = layout.plan(self._options.folder, self._options.nodes, echo=self._options.echo)
             began = time.monotonic()
             async with opened(where, self._say.done) as site, self._traffic(site):

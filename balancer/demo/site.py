@@ -140,7 +140,6 @@ async def _listens(port: int) -> bool:
 async def opened(where: Layout, say: Say) -> AsyncIterator[Site]:
     """Start everything; end and remove everything at the end, also when this process is killed. Raises BalanceError."""
     async with AsyncExitStack() as ending:
-        await asyncio.to_thread(layout.claim, where.folder)
         site = Site(where, files.Secrets(), await ending.enter_async_context(processes.kept(where)))
         ending.push_async_callback(site.stop)
         await (_start_echo if where.echo else _start_api)(site, say, ending)
