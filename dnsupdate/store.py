@@ -7,7 +7,7 @@ nothing, whatever it believes.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Any, Self
 
@@ -25,6 +25,8 @@ ORPHAN = "orphan:"
 COMMAND_TIMEOUT_S = 10.0
 _UNSURE_NAMES = 500
 
+# The last is what asyncpg says when a connection breaks just as a statement begins.
+_BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 Pool = "asyncpg.Pool[asyncpg.Record]"
 Triple = tuple[str, str, str]  # zone, name, type
 
@@ -132,7 +134,7 @@ class Store:
         try:
             async with self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection:
                 yield connection
-        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, TimeoutError) as exc:
+        except (*_BROKEN, TimeoutError) as exc:
             raise StoreError(f"database: {type(exc).__name__}: {exc}") from exc
 
     @asynccontextmanager
@@ -354,7 +356,8 @@ class Store:
             try:
                 yield wake
             finally:
-                if not connection.is_closed():
+                # Of a dead connection nothing can be removed, and saying so would hide why the listening ends.
+                with suppress(*_BROKEN):
                     await connection.remove_listener("dns", heard)
 
 

@@ -54,7 +54,8 @@ def write_node(layout: Layout, node: Node) -> None:
         "management_token": token["management"],
         "stop_delay_s": 0.2,
         "stop_timeout_s": 10.0,
-        "nodes": {"compute_node_domain": DOMAIN, "dns_targets": [DNS_TARGET]},
+        "nodes": {"compute_node_domain": DOMAIN},
+        "dns": {"file": str(layout.config)},
     })  # fmt: skip
 
 

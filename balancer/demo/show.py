@@ -121,7 +121,7 @@ class Show:
         async with target.client() as client:
             while len(found) < compute.COUNT or not await self._lead_there(site, found):
                 if time.monotonic() > deadline:
-                    said = await asyncio.to_thread(tail, site.layout.logs / "dns.log")
+                    said = await asyncio.to_thread(tail, site.layout.logs / "api1.log")
                     raise BalanceError(f"no records of {sorted(found)} at the name server in time\n{said}")
                 await asyncio.sleep(LOOK_S)
                 with suppress(httpx.HTTPError):
@@ -140,7 +140,8 @@ class Show:
         folder = shlex.quote(_relative(where.folder))
         lines = [
             "",
-            f"   In another terminal:   source {folder}/env",
+            f"   Dashboard (the link logs in once):  {await site.dashboard()}",
+            f"   In another terminal:  source {folder}/env",
             "     arv-balance status -w                    one screen, live",
             "     arv-balance nodes drain api2             takes a node out; nothing fails",
             "     arv-balance explain GET /arvados/v1/users",
@@ -149,8 +150,6 @@ class Show:
             "   Ctrl-C here stops and removes all.",
             "",
         ]
-        if await _answers(f"http://127.0.0.1:{where.admin}/ui"):
-            lines.insert(1, f"   Dashboard              http://127.0.0.1:{where.admin}/ui")
         for line in lines:
             self._say.line(line)
 
@@ -212,13 +211,6 @@ def _signals(stop: asyncio.Event) -> Iterator[None]:
     finally:
         for number in (signal.SIGINT, signal.SIGTERM):
             loop.remove_signal_handler(number)
-
-
-async def _answers(url: str) -> bool:
-    async with httpx.AsyncClient(trust_env=False, timeout=2) as client:
-        with suppress(httpx.HTTPError):
-            return not (await client.get(url)).is_error
-    return False
 
 
 def _relative(path: Path) -> str:

@@ -81,21 +81,24 @@ class Site:
         self.running["balancer"] = process
         await self._until(self._all_serve, "balancer", process)
 
-    async def start_dns(self) -> None:
-        """Start the sender of DNS updates."""
-        command = python("balancer", "dns", "run", "--config", str(self.layout.config))
-        self.running["dns"] = await self.processes.start("dns", command)
-
     async def status(self) -> dict[str, Any]:
         """Return what the balancer says of itself. Raises httpx.HTTPError."""
+        return await self._admin("GET", "/v1/status")
+
+    async def dashboard(self) -> str:
+        """Return an address that logs in to the dashboard once. Raises httpx.HTTPError."""
+        found = await self._admin("POST", "/v1/dashboard/login")
+        return f"{found['addresses'][0]}login#{found['code']}"
+
+    async def _admin(self, method: str, path: str) -> dict[str, Any]:
         transport = httpx.AsyncHTTPTransport(uds=str(self.layout.admin_socket))
         async with httpx.AsyncClient(base_url="http://localhost", transport=transport, timeout=5) as client:
-            found: dict[str, Any] = (await client.get("/v1/status")).json()
+            found: dict[str, Any] = (await client.request(method, path)).json()
             return found
 
     async def stop(self) -> None:
         """End what runs: first what clients see, then what that needs."""
-        for name in ("official", "balancer", *self.layout.nodes, "dns"):
+        for name in ("balancer", *self.layout.nodes):
             if name in self.running:
                 await processes.stop(self.running[name])
 
@@ -158,15 +161,14 @@ async def _start_api(site: Site, say: Say, ending: AsyncExitStack) -> None:
     await asyncio.to_thread(files.write, where, site.secrets, site.dsn)
     for node in where.nodes.values():
         await asyncio.to_thread(files.write_node, where, node)
+    await ending.enter_async_context(names.authority(where, site.secrets.dns))
+    clock.say(f"DNS         127.0.0.1:{where.dns}, zone {layout.DOMAIN}, updates by TSIG")
     async with asyncio.TaskGroup() as group:
         for name in where.nodes:
             group.create_task(site.start_node(name))
     clock.say(f"API nodes   {_urls(where)}")
     steps = await database.applied(site.dsn)
-    clock.say(f"schema      {steps} migrations, applied once by three nodes at once")
-    await ending.enter_async_context(names.authority(where, site.secrets.dns))
-    await site.start_dns()
-    clock.say(f"DNS         127.0.0.1:{where.dns}, zone {layout.DOMAIN}, updates by TSIG")
+    clock.say(f"schema      {steps} migrations, each applied once by {len(where.nodes)} nodes at once")
 
 
 async def _start_echo(site: Site, say: Say, _ending: AsyncExitStack) -> None:

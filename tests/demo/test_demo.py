@@ -90,6 +90,8 @@ def shape(text: str) -> list[str]:
     """Lines without what differs from run to run: numbers, blanks, folders."""
     text = re.sub(r"\x1b\[[0-9;]*m", "", text)
     text = re.sub(r"arv-demo-\w+", "arv-demo", text)
+    text = re.sub(r"login#\S+", "login", text)
+    text = re.sub(r"\d+(\.\d+)?m?s\b", "1s", text)  # 906ms, 1.2s
     return [re.sub(r"\d+(\.\d+)?", "N", " ".join(line.split())) for line in text.splitlines() if line.strip()]
 
 

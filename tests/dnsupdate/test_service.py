@@ -51,6 +51,24 @@ async def test_a_service_sends_what_is_nudged_and_gives_its_lease_up_when_it_end
     await connection.close()
 
 
+async def test_a_service_ends_when_told_to_after_its_listening_connection_was_lost(
+    practice: Target, dsn: str, tmp_path: Path, no_leaked_tasks: None
+) -> None:
+    settings = site_settings(practice, tmp_path)
+    secrets = Secrets({"main": Keys(KEY, KEY)}, {})
+    connection = await asyncpg.connect(dsn)
+    listening = "FROM pg_stat_activity WHERE datname = current_database() AND query LIKE 'LISTEN%'"
+    async with Store.open(dsn) as store:
+        task = asyncio.get_running_loop().create_task(Service(settings, secrets, store, holder="api1").run())
+        await until(lambda: connection.fetchval(f"SELECT count(*) > 0 {listening}"))
+        await connection.execute(f"SELECT pg_terminate_backend(pid, 5000) {listening}")
+        task.cancel()
+        async with asyncio.timeout(5):
+            with pytest.raises(asyncio.CancelledError):
+                await task
+    await connection.close()
+
+
 CONFIG = """\
 cluster: xarv1
 dns:
