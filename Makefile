@@ -41,7 +41,7 @@ fix: $(VENV)/.installed ## mend what ruff can mend
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
 docs: $(VENV)/.installed ## write the generated references again
-	@for tool in config_reference.py cli_reference.py generate-docs api-doc; do PYTHONPATH=. $(BIN)/python tools/$$tool || exit 1; done
+	@for tool in config_reference.py cli_reference.py rendered_examples.py generate-docs api-doc; do PYTHONPATH=. $(BIN)/python tools/$$tool || exit 1; done
 
 bench: $(VENV)/.installed ## CPU per request beside HAProxy, nginx, Envoy, Caddy and Traefik
 	@$(BIN)/python -P -m bench
