@@ -40,7 +40,7 @@ class Admin(Section):
     hosts: tuple[HostName, ...] = Field(
         (), description="Names that `listen` is reached by, beside this machine's own; requests to others are refused."
     )
-    tokens: tuple[AdminToken, ...] = Field((), description="Tokens for `listen`.")
+    tokens: tuple[AdminToken, ...] = Field((), description="Tokens for `listen`; they open the dashboard, too.")
 
 
 class Peer(Section):
