@@ -1,6 +1,7 @@
 """The scenes: what an operator does to a site that serves, each with a promise that is checked."""
 
 import json
+import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
@@ -47,8 +48,10 @@ def kill(stage: Stage) -> None:
     took_s = stage.until(lambda: "api3" not in serving(stage.status()), "api3 is taken out")
     stage.say.done("the balancer has taken it out", took_s)
     stage.until_answers(SOME)
-    repeated = sum(entry["arv.attempts"] > 1 for entry in log.entries())
-    stage.say.done(f"{repeated} requests were repeated on other nodes; their clients saw nothing of it")
+    repeated = [entry["request_id"] for entry in log.entries() if entry["arv.attempts"] > 1]
+    stage.say.done(f"{len(repeated)} requests were repeated on other nodes; their clients saw nothing of it")
+    for request_id in repeated[:1]:
+        stage.run("trace", request_id, "--collect", f"cat {shlex.quote(str(stage.folder))}/logs/{{node}}.log")
     began = time.monotonic()
     stage.ask("start", node="api3")
     stage.until_serving("api3")

@@ -110,6 +110,7 @@ class Stage:
         environment = {
             **os.environ,
             "ARV_BALANCE_ADMIN": f"unix:{self.about['admin_socket']}",
+            "ARV_BALANCE_CONFIG": str(self.folder / "arv-balance.yml"),
             "XDG_STATE_HOME": str(self.folder / "operator"),
         }
         with subprocess.Popen(
