@@ -373,7 +373,10 @@ class Exchange:
         else:
             node.count_answer(status)
         self.done_at = now
-        node.durations.append(now - self.chosen_at)
+        durations = node.durations
+        if not durations:
+            client.worker.tallied.append(node)
+        durations.append(now - self.chosen_at)
         node.first_bytes.append(self.first_byte_at - self.chosen_at)
         if upstream.reusable and not self.body_open and not upstream.out and node.pool_open:
             upstream.rest_idle()

@@ -70,7 +70,9 @@ HEALTH_NS = 10_000_000  # control's verdicts are looked at this often, besides w
 LAST_WORDS_NS = 500_000_000  # before the deadline of a stop those that still wait are told
 METHOD_INDEX = {method.encode(): index for index, method in enumerate(METHODS)}
 CODE_INDEX = {code: index for index, code in enumerate(CODES)}
-TALLIES = 16  # of a node are worth a write in a busy turn
+FEW_NODES = 4  # have their tallies written each turn
+TALLIES = 16  # of each of more nodes are worth a write
+TALLIES_NS = 50_000_000  # longer than this none waits
 _NODE = Outcome.NODE  # looking a member up in its enum costs 90 ns, hashing one 150
 OTHER_METHOD, OTHER_CODE = len(METHODS) - 1, len(CODES) - 1
 
@@ -113,7 +115,9 @@ class Plane:
         self._next_beat = 0
         self._health_dirty = True
         # Tallies of this turn.
-        self._request_bytes = self._response_bytes = self._connections = self._ended = 0
+        self._request_bytes = self._response_bytes = self._connections = 0
+        self.tallied: list[NodeState] = []  # nodes with tallies
+        self._ended = self._tallied_at = 0  # exchanges since, and when, those of nodes were written last
         self._overheads: list[int] = []
         self._queue_times: list[int] = []
         reactor.turn_ends.append(self.turn_end)
@@ -365,12 +369,13 @@ class Plane:
 
     def _flush_tallies(self) -> None:
         cells, row = self.cells, self.row
-        ended, self._ended = self._ended, 0
-        # In a busy turn few at each of many nodes wait for more to come (or for `sweep`): 64 nodes cost as much as 2.
-        least = 1 if ended < TALLIES else TALLIES
-        for node in self.nodes.values():
-            if len(node.durations) >= least:
+        nodes, now = self.tallied, self.reactor.now
+        # Few at each of many nodes wait for more to come (or for `sweep`): 64 nodes cost as much as 2.
+        if len(nodes) <= FEW_NODES or self._ended >= TALLIES * len(nodes) or now - self._tallied_at >= TALLIES_NS:
+            for node in nodes:
                 node.flush_tallies()
+            nodes.clear()
+            self._ended, self._tallied_at = 0, now
         for gate in self.gates.values():
             if gate.durations:
                 observe(cells, gate.cell + L_DURATION, gate.durations)

@@ -222,8 +222,12 @@ class TlsClient(Downstream):
     def ready(self, mask: int) -> None:
         """See reactor.Handler."""
         if self._settled:
-            Downstream.ready(self, mask)
-            if self._tls is not None and self._tls.left_over and not self.closed and self.mask & READ:
+            if mask == READ and self.exchange is None:
+                self._read_head()
+            else:
+                Downstream.ready(self, mask)
+            tls = self._tls
+            if tls is not None and tls.left_over and not self.closed and self.mask & READ:
                 self.reactor.again.append(self._read_rest)
             return
         if self._needs_proxy and not self._take_proxy():
