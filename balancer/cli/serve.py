@@ -61,4 +61,6 @@ def _hello(config: "Config") -> str:
     """What is worth knowing once it is ready."""
     nodes = len(config.node_map)
     look = f"arv-balance status --admin unix:{config.admin.socket}"
+    if config.admin.listen is not None and not config.admin.listen.is_unix:
+        look += ", or in a browser (arv-balance dashboard logs you in)"
     return f"{nodes} node{'' if nodes == 1 else 's'} of {config.cluster}; look at it with: {look}"

@@ -18,6 +18,19 @@ DESKTOP = {"width": 1280, "height": 900}
 PHONE = {"width": 390, "height": 844}
 THEMES = ("light", "dark")
 
+INJECTED = """() => {
+  const script = document.createElement("script");
+  script.textContent = "window.ran = 1";
+  document.body.append(script);
+  document.body.insertAdjacentHTML("beforeend", '<img src="/ui/none" onerror="window.ran = 2">');
+}"""
+FORGED = """(action) => {
+  const form = document.createElement("form");
+  Object.assign(form, { method: "post", action });
+  document.body.append(form);
+  form.submit();
+}"""
+
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
@@ -185,12 +198,41 @@ def test_a_log_out_elsewhere_ends_what_is_shown_here(browser: Any, site: Site) -
 
 
 def test_a_printed_address_logs_in_once(browser: Any, site: Site) -> None:
+    assert "in a browser (arv-balance dashboard logs you in)" in site.words()
     address = site.cli("dashboard").strip()
     for expected in ("/ui/", "/ui/login"):
         with tab(browser, base(site)) as fresh:
             fresh.page.goto(address)
             fresh.wait_for("([path]) => location.pathname === path && !location.hash", expected)
             fresh.page.wait_for_load_state()
+
+
+def test_what_slips_into_a_page_does_not_run(browser: Any, site: Site) -> None:
+    with tab(browser, base(site)) as made:
+        made.log_in(SECRETS["viewer"])
+        made.page.evaluate(INJECTED)
+        made.page.wait_for_timeout(200)
+        assert made.page.evaluate("window.ran") is None
+        assert sum("Content Security Policy" in text for text in made.complaints) >= 2
+
+
+def test_a_name_that_points_here_shows_nothing(browser: Any, site: Site) -> None:
+    with tab(browser, base(site).replace("127.0.0.1", "evil.example")) as made:
+        response = made.page.goto(f"{made.base}/ui/login")
+        assert response is not None
+        assert response.status == 421
+        assert made.page.query_selector("#secret") is None
+
+
+def test_a_form_of_another_server_on_this_machine_does_nothing(operator: Tab, site: Site) -> None:
+    elsewhere = operator.page.context.new_page()
+    elsewhere.goto(f"http://127.0.0.1:{site.nodes['api1'].port}/")
+    with elsewhere.expect_navigation() as left:
+        elsewhere.evaluate(FORGED, f"{operator.base}/ui/nodes/api2/drain")
+    assert left.value is not None
+    assert left.value.status == 403
+    assert "another site" in elsewhere.inner_text("main")
+    assert site.states()["api2"] == "healthy"
 
 
 def test_it_works_without_scripts(browser: Any, site: Site) -> None:
