@@ -14,10 +14,11 @@ import trustme
 
 from balancer.cli.exits import Exit
 from dnsupdate.keys import Key
-from tests.doctor.harness import LikeArvados, Seen, SpoilSite, doctor
+from tests.doctor.harness import TOKEN, LikeArvados, Seen, SpoilSite, doctor
 from tests.support import nameservers
 from tests.support.programs import lacking, need
 from tests.support.site import ROOT, free_port
+from tests.support.upstream import Request, Sleep, Step, Upstream, answer
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -51,6 +52,28 @@ def test_a_node_that_closes_idle_connections_before_we_do_is_found(site: SpoilSi
         found = examined(site, timeouts={"upstream_idle": "1500ms"}).only("keepalive-too-short")
     assert found["subject"] == "api2"
     assert "upstream_idle is 1.5s" in found["evidence"]
+
+
+def test_a_node_that_answers_a_byte_at_a_time_costs_its_deadline(site: SpoilSite) -> None:
+    def drip(_: Request) -> list[Step]:
+        return [step for byte in answer(b"{}") * 50 for step in (bytes([byte]), Sleep(0.05))]
+
+    with Upstream(drip) as slow:
+        nodes = {"api3": {"url": f"http://127.0.0.1:{slow.port}", "capacity": 64}}
+        found = examined(site, "--timeout", "1s", nodes=nodes).only("node-unreachable")
+    assert found["subject"] == "api3"
+    assert "no answer within" in found["evidence"]
+
+
+def test_a_node_that_repeats_our_token_does_not_bring_it_into_the_report(site: SpoilSite) -> None:
+    def repeat(request: Request) -> bytes:
+        return answer(f"who are you, {request.one('Authorization')}?".encode())
+
+    with Upstream(repeat) as node:
+        seen = examined(site, nodes={"api3": {"url": f"http://127.0.0.1:{node.port}", "capacity": 64}})
+    evidence = {finding["rule"]: finding["evidence"] for finding in seen.findings}
+    assert "who are you" in evidence["node-sick"]
+    assert TOKEN not in json.dumps([seen.findings, seen.unseen])
 
 
 # --- clocks ----------------------------------------------------------------------------------------------------

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from hypothesis import given
+from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
 
 from balancer.config.file import Loaded, load
@@ -192,6 +192,61 @@ def test_a_clock_within_the_threshold_is_no_finding_and_beyond_it_is(healthy: Fa
     assert "clock-skew" not in found(with_lead(2.0))
     assert "ahead of ours" in found(with_lead(4.0))["clock-skew"]
     assert "behind ours" in found(with_lead(-4.0))["clock-skew"]
+
+
+# --- whatever nodes say ----------------------------------------------------------------------------------------------
+
+_JSON = st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats() | st.text(max_size=20),
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(st.text(max_size=8), inner, max_size=3),
+    max_leaves=8,
+)
+_DISCOVERY = st.fixed_dictionaries(
+    {},
+    optional={
+        key: _JSON | st.sampled_from(["https://[", "http://a:99999/", "https://x.example/"])
+        for key in ("rootUrl", "baseUrl", "websocketUrl", "packageVersion", "resources", "revision")
+    },
+)
+_METRICS = st.lists(
+    st.sampled_from(["arvados_max_concurrent_requests NaN", "arv_api_migration_version +Inf", "x", "{} 1"])
+)
+
+
+@given(discovery=st.lists(_JSON | _DISCOVERY, min_size=2, max_size=3), metrics=_METRICS)
+@settings(suppress_health_check=[HealthCheck.function_scoped_fixture])
+def test_no_answer_of_a_node_makes_a_rule_fail(healthy: Facts, discovery: list[Any], metrics: list[str]) -> None:
+    nodes = tuple(
+        NodeFacts(
+            name=f"api{number}",
+            authority=f"127.0.0.1:{number}",
+            capacity=0,
+            replies={
+                "discovery": Reply(status=200, document=document),
+                "exported": Reply(status=200, document=document),
+                "metrics": Reply(status=200, text="\n".join(metrics)),
+                "login-own": Reply(status=200, fields={"set-cookie": ("", "=", "a=b=c")}),
+            },
+        )
+        for number, document in enumerate(discovery)
+    )
+    config = healthy.config.model_copy(update={"preset": "arvados"})
+    examine(replace(healthy, config=config, nodes=nodes))
+
+
+@pytest.mark.parametrize(
+    ("idle", "is_found"),
+    [
+        (Idle(watched_s=1.0, promised_s=60.0), False),
+        (Idle(watched_s=1.0, promised_s=5.0), True),
+        (Idle(watched_s=20.0), False),
+        (Idle(watched_s=1.0, closed_s=1.0), True),
+    ],
+)
+def test_a_promise_to_keep_connections_is_believed(healthy: Facts, idle: Idle, is_found: bool) -> None:
+    report = examine(replace(healthy, nodes=(replace(healthy.nodes[0], idle=idle),)))
+    assert [one.rule.name for one in report.findings] == ["keepalive-too-short"] * is_found
+    assert "idle connections of a" not in [item.subject for _, item in report.unseen]
 
 
 # --- the manual ----------------------------------------------------------------------------------------------------

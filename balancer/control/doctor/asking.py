@@ -2,10 +2,11 @@
 
 import asyncio
 import json
+import re
 import ssl
 import time
 from collections.abc import Awaitable, Callable, Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import TracebackType
 from typing import Self, TypeVar
 
@@ -22,6 +23,7 @@ K = TypeVar("K")
 T = TypeVar("T")
 BODY_BYTES = 8 << 20  # a discovery document is some hundred kilobytes
 _SPARE_S = 0.2
+_PROMISE = re.compile(rb"\r\nkeep-alive:[^\r\n]*\btimeout=(\d{1,9})", re.IGNORECASE)
 
 
 @dataclass(frozen=True, slots=True)
@@ -110,7 +112,9 @@ class Asker:
                 head = await reader.readuntil(b"\r\n\r\n")
                 if b"\r\nconnection: close" in head.lower():
                     return Idle(fault="it closes the connection after each answer")
-                return await self._watch(reader, wanted_s)
+                idle = await self._watch(reader, wanted_s)
+                promised = _PROMISE.search(head)
+                return replace(idle, promised_s=float(promised[1])) if promised else idle
         except TimeoutError:
             return Idle(fault="no answer in time")
         except (OSError, ValueError, asyncio.IncompleteReadError, asyncio.LimitOverrunError) as exc:

@@ -1,8 +1,10 @@
 """What the rules know: plain values, gathered once, by whoever could."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import datetime
+from math import isfinite
 from typing import Any
 
 from balancer.config.arvados import Cluster
@@ -53,10 +55,14 @@ class Certificate:
 
 @dataclass(frozen=True, slots=True)
 class Idle:
-    """How long a node kept an idle connection. `closed_s` None: it was still open after `watched_s`."""
+    """How long a node kept an idle connection. `closed_s` None: it was still open after `watched_s`.
+
+    `promised_s`: the `timeout` of its Keep-Alive field, if it sends one.
+    """
 
     watched_s: float = 0.0
     closed_s: float | None = None
+    promised_s: float | None = None
     fault: str = ""
 
 
@@ -91,11 +97,17 @@ class NodeFacts:
             head, _, value = line.rpartition(" ")
             metric, _, labels = head.partition("{")
             if metric == name:
-                try:
+                with suppress(ValueError):
                     found.append((labels.rstrip("}"), float(value)))
-                except ValueError:
-                    continue
-        return found
+        return [(labels, value) for labels, value in found if isfinite(value)]
+
+
+def methods(document: Document, resource: str) -> Collection[str]:
+    """Return the methods of a resource in a discovery document, whatever the document is like."""
+    resources = document.get("resources")
+    found = resources.get(resource) if isinstance(resources, dict) else None
+    listed = found.get("methods") if isinstance(found, dict) else None
+    return listed if isinstance(listed, dict) else ()
 
 
 @dataclass(frozen=True, slots=True)

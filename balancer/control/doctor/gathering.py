@@ -242,7 +242,8 @@ def _health(plan: _Plan, reply: Reply) -> str:
         return reply.fault
     wanted = Expectation(statuses=expect.status, json=expect.json_, body=expect.body or "")
     result = judge(reply.status, reply.text.encode(), wanted, token_sent=bool(plan.token), duration_s=0.0)
-    return "" if result.ok else result.text
+    said = result.text.replace(plan.token, "***") if plan.token else result.text  # a node may repeat what it was sent
+    return "" if result.ok else said
 
 
 def _refuses_token(plan: _Plan, reply: Reply) -> bool:

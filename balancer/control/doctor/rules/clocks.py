@@ -47,8 +47,7 @@ def clock_skew(facts: Facts) -> Result:
     for node in facts.nodes:
         bounds = offset(_answered(node))
         if bounds is None:
-            if not node.reply("health").fault:
-                yield Unseen(f"clock of {node.name}", "its answers have no Date")
+            yield Unseen(f"clock of {node.name}", node.reply("health").fault or "its answers have no Date")
             continue
         lead = _least(bounds)
         if abs(lead) > facts.limits.skew_s:

@@ -1,7 +1,7 @@
 """The designated node: is there one, and is it the one that writes DNS."""
 
 from balancer.config.schema import Config
-from balancer.control.doctor.facts import Facts
+from balancer.control.doctor.facts import Facts, methods
 from balancer.control.doctor.finding import Found, Result, Severity, Topic, unseen
 from balancer.control.doctor.text import listed
 
@@ -66,7 +66,7 @@ def ping_not_designated(facts: Facts) -> Result:
     """The route that the preset brings."""
     if len(facts.nodes) < 2 or _has_route(facts.config):
         return
-    takers = [name for name, document in facts.answers("discovery").items() if _takes_pings(document)]
+    takers = [name for name, document in facts.answers("discovery").items() if "ping" in methods(document, "nodes")]
     if takers:
         yield Found(_PING, f"{listed(takers)} take pings, and no route with that path leads to a designated node")
 
@@ -76,12 +76,6 @@ def _has_route(config: Config) -> bool:
         route.match.path and "/nodes/" in route.match.path and route.to is not None and route.to.designated
         for route in config.routes
     )
-
-
-def _takes_pings(document: object) -> bool:
-    resources = document.get("resources") if hasattr(document, "get") else None
-    nodes = resources.get("nodes") if isinstance(resources, dict) else None
-    return isinstance(nodes, dict) and "ping" in (nodes.get("methods") or {})
 
 
 @topic.rule(

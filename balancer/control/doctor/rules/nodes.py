@@ -89,8 +89,7 @@ def discovery_address(facts: Facts) -> Result:
     for name, document in facts.answers("discovery").items():
         for key in ("rootUrl", "baseUrl", "websocketUrl"):
             url = str(document.get(key) or "")
-            parts = urlsplit(url)
-            host = parts.hostname or ""
+            host = _host(url)
             if not host:
                 continue
             if _authority(url) in authorities:
@@ -99,6 +98,14 @@ def discovery_address(facts: Facts) -> Result:
                 yield Found(
                     name, f"{key} is {url}; the balancer is known as {listed(known)}", severity=Severity.WARNING
                 )
+
+
+def _host(url: str) -> str:
+    try:
+        parts = urlsplit(url)
+        return (parts.hostname or "") if parts.port is None or parts.port else ""
+    except ValueError:
+        return ""
 
 
 def _authority(url: str) -> str:
@@ -163,6 +170,12 @@ def keepalive_too_short(facts: Facts) -> Result:
             evidence = f"closed an idle connection after {spell(idle.closed_s)}; upstream_idle is {spell(ours_s)}"
             half = max(idle.closed_s / 2, 0.05)
             yield Found(node.name, evidence, f"timeouts: {{upstream_idle: {spell(half)}}}")
+        elif idle.promised_s is not None:
+            if idle.promised_s < ours_s:
+                evidence = f"says Keep-Alive: timeout={idle.promised_s:g}; upstream_idle is {spell(ours_s)}"
+                yield Found(
+                    node.name, evidence, f"timeouts: {{upstream_idle: {spell(max(idle.promised_s / 2, 0.05))}}}"
+                )
         elif idle.closed_s is None and idle.watched_s < ours_s:
             why = f"watched for {spell(idle.watched_s)} of {spell(ours_s)}; look longer with --timeout"
             yield Unseen(f"idle connections of {node.name}", why)

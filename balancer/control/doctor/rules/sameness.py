@@ -24,17 +24,19 @@ _SHA = re.compile(r'sha256="([0-9a-f]+)"')
 def versions_differ(facts: Facts) -> Result:
     """One version."""
     found = facts.answers("discovery")
-    for node in facts.nodes:
+    for node in facts.nodes if facts.config.versions.path else ():
         reply = node.reply("discovery")
-        if facts.config.versions.path and node.name not in found and not node.reply("health").fault:
-            yield Unseen(
-                f"version of {node.name}", reply.fault or f"{facts.config.versions.path} answers {reply.status}"
-            )
+        if node.name not in found:
+            yield Unseen(f"version of {node.name}", reply.fault or _not_a_document(facts, reply.status))
     members = facts.config.versions.members
     versions = {name: identity(document, members) or "unknown" for name, document in found.items()}
     if odd := split(versions, "version"):
         severity = Severity.WARNING if facts.config.versions.allow_mixed else None
         yield Found(odd[0], odd[1], severity=severity)
+
+
+def _not_a_document(facts: Facts, status: int) -> str:
+    return f"{facts.config.versions.path} answers {status}, or what is no JSON object"
 
 
 @topic.rule(

@@ -1,6 +1,7 @@
 """Certificates: of our listeners, and those that nodes show."""
 
 from collections.abc import Iterator
+from contextlib import suppress
 from urllib.parse import urlsplit
 
 from balancer.control.doctor.facts import Certificate, Facts
@@ -54,9 +55,10 @@ def certificate_name(facts: Facts) -> Result:
 def _wanted(facts: Facts) -> dict[str, str]:
     wanted = {}
     for name, document in facts.answers("discovery").items():
-        url = urlsplit(str(document.get("rootUrl") or ""))
-        if url.scheme == "https" and url.hostname:
-            wanted[url.hostname] = f"rootUrl of {name}"
+        with suppress(ValueError):  # what is no URL at all is told by another rule: the documents differ
+            url = urlsplit(str(document.get("rootUrl") or ""))
+            if url.scheme == "https" and url.hostname:
+                wanted[url.hostname] = f"rootUrl of {name}"
     if facts.cluster is not None and facts.cluster.external_host:
         wanted[facts.cluster.external_host] = "Services.Controller.ExternalURL"
     for route in facts.config.routes:

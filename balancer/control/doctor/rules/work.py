@@ -1,6 +1,6 @@
 """Background work, and parts of the API that cannot run on several nodes."""
 
-from balancer.control.doctor.facts import Facts
+from balancer.control.doctor.facts import Document, Facts, methods
 from balancer.control.doctor.finding import Found, Result, Severity, Topic, unseen
 from balancer.control.doctor.text import listed
 from balancer.durations import spell
@@ -28,15 +28,9 @@ def unsupported_api(facts: Facts) -> Result:
     if len(facts.nodes) < 2:
         return
     for name, document in facts.answers("discovery").items():
-        resources = document.get("resources")
-        offered = [kind for kind in _UNSUPPORTED if _can_create(resources, kind)]
+        offered = [kind for kind in _UNSUPPORTED if "create" in methods(document, kind)]
         if offered:
             yield Found(name, f"offers {listed(offered)}: {_UNSUPPORTED[offered[0]]}")
-
-
-def _can_create(resources: object, kind: str) -> bool:
-    found = resources.get(kind) if isinstance(resources, dict) else None
-    return isinstance(found, dict) and "create" in (found.get("methods") or {})
 
 
 @topic.rule(
@@ -60,8 +54,8 @@ def job_on_every_node(facts: Facts) -> Result:
         yield Found("trash", f"{listed(old)} run Arvados 1.x and sweep the trash, each for itself", fix)
 
 
-def _is_old(document: object) -> bool:
-    version = document.get("packageVersion") if hasattr(document, "get") else None
+def _is_old(document: Document) -> bool:
+    version = document.get("packageVersion")
     return isinstance(version, str) and version.startswith(("0.", "1."))
 
 
