@@ -72,7 +72,7 @@ class Attribute:
 
     def __post_init__(self) -> None:
         is_json = self.kind in HASHES or self.kind in ARRAYS
-        decode = json.loads if is_json else format_time if self.kind is Kind.DATETIME else None
+        decode = _from_json if is_json else format_time if self.kind is Kind.DATETIME else None
         object.__setattr__(self, "decode", decode)
 
     @property
@@ -109,6 +109,11 @@ class Attribute:
     def to_client(self, value: Any) -> Any:
         """Return how a column's value looks in a reply."""
         return value if value is None or self.decode is None else self.decode(value)
+
+
+def _from_json(text: str) -> Any:
+    """Return the value of a column's JSON; most are empty, and need no parser."""
+    return {} if text == "{}" else [] if text == "[]" else json.loads(text)
 
 
 def dumps(value: Any) -> str:

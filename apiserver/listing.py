@@ -147,6 +147,9 @@ class Statement:
     values: list[object]
 
 
+AVAILABLE = "items_available"  # the last column of a counted page
+
+
 def build(query: ListQuery, source: Source) -> tuple[Statement, Statement]:
     """Return the statements that fetch a page and that count the whole.
 
@@ -154,22 +157,43 @@ def build(query: ListQuery, source: Source) -> tuple[Statement, Statement]:
         InvalidError: a filter is malformed.
     """
     names = columns_of(source, query.select, listing=True)
+    binder, counter = Binder(), Binder()
+    page = _page(query, source, names, binder)
+    return Statement(page, binder.values), Statement(_count(query, source, names, counter), counter.values)
+
+
+def build_counted(query: ListQuery, source: Source) -> Statement:
+    """Return one statement for both: each row ends with `AVAILABLE`, null when the page is not full and tells itself.
+
+    Raises:
+        InvalidError: a filter is malformed.
+    """
+    names = columns_of(source, query.select, listing=True)
     binder = Binder()
+    page = _page(query, source, names, binder)
+    sql = (
+        f"WITH page AS MATERIALIZED ({page}) SELECT page.*,"
+        f" CASE WHEN (SELECT count(*) FROM page) >= {binder.bind(query.limit, 'bigint')}"
+        f" THEN ({_count(query, source, names, binder)}) END AS {AVAILABLE} FROM page"
+    )
+    return Statement(sql, binder.values)
+
+
+def _page(query: ListQuery, source: Source, names: Sequence[str], binder: Binder) -> str:
     columns = select_list(source, names, binder)
     body = _body(query, source, binder)
     distinct = "DISTINCT " if query.distinct else ""
-    order = _order_by(query, set(names))
-    page = (
-        f"SELECT {distinct}{columns} {body}{order}"
+    return (
+        f"SELECT {distinct}{columns} {body}{_order_by(query, set(names))}"
         f" LIMIT {binder.bind(query.limit, 'bigint')} OFFSET {binder.bind(query.offset, 'bigint')}"
     )
-    counter = Binder()
+
+
+def _count(query: ListQuery, source: Source, names: Sequence[str], binder: Binder) -> str:
     if query.distinct:
-        inner = select_list(source, names, counter)
-        count = f"SELECT count(*) FROM (SELECT DISTINCT {inner} {_body(query, source, counter)}) AS counted"
-    else:
-        count = f"SELECT count(*) {_body(query, source, counter)}"
-    return Statement(page, binder.values), Statement(count, counter.values)
+        inner = select_list(source, names, binder)
+        return f"SELECT count(*) FROM (SELECT DISTINCT {inner} {_body(query, source, binder)}) AS counted"
+    return f"SELECT count(*) {_body(query, source, binder)}"
 
 
 def sizes(query: ListQuery, source: Source, name: str) -> Statement:
@@ -216,13 +240,19 @@ def _order_by(query: ListQuery, fetched: set[str]) -> str:
     return " ORDER BY " + ", ".join(f"t.{quote(name)}{' DESC' if down else ''}" for name, down in order)
 
 
+def told(query: ListQuery, got: int) -> int | None:
+    """Return `items_available` when a page of so many rows tells it, None when the whole must be counted."""
+    if 0 < got < query.limit or (got == 0 and query.offset == 0 and query.limit > 0):
+        return query.offset + got
+    return None
+
+
 async def total(call: Call, query: ListQuery, counting: Statement, got: int) -> int | None:
     """Return `items_available`; asks the database only when the page does not tell."""
     if not query.count:
         return None
-    if 0 < got < query.limit or (got == 0 and query.offset == 0 and query.limit > 0):
-        return query.offset + got
-    return int(await call.session.value(counting.sql, *counting.values))
+    known = told(query, got)
+    return int(await call.session.value(counting.sql, *counting.values)) if known is None else known
 
 
 def envelope(

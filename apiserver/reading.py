@@ -1,15 +1,17 @@
 """Reading one resource: lists and single objects, through permissions and trash."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import replace
 from typing import Any, ClassVar
 
 from apiserver.attributes import Resource
 from apiserver.filters import Join
 from apiserver.listing import (
+    AVAILABLE,
     ListQuery,
     Source,
     build,
+    build_counted,
     columns_of,
     envelope,
     fitting,
@@ -17,6 +19,7 @@ from apiserver.listing import (
     parse_select,
     select_list,
     sizes,
+    told,
     total,
 )  # fmt: skip
 from apiserver.names import etag_of
@@ -77,14 +80,25 @@ class Reading:
 
     def render(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a fetched row as the client sees it."""
-        attributes = self.resource.attributes
-        item: dict[str, Any] = {"kind": self.resource.kind, "etag": etag_of(tuple(row.values()))}
-        for name, value in row.items():
-            attribute = attributes.get(name)
-            if attribute is None:
-                item[name] = value
-            elif not attribute.hidden:
-                item[name] = attribute.to_client(value)
+        return self._render(self._columns(row.keys()), row)
+
+    def _columns(self, names: Iterable[str]) -> list[tuple[str, Callable[[Any], Any] | None, bool]]:
+        """Return what is done with each column: its name, its decoder if it has one, whether it is shown."""
+        found = []
+        for name in names:
+            attribute = self.resource.attributes.get(name)
+            decode = attribute.decode if attribute else None
+            found.append((name, decode, attribute is None or not attribute.hidden))
+        return found
+
+    def _render(
+        self, columns: Iterable[tuple[str, Callable[[Any], Any] | None, bool]], row: Mapping[str, Any]
+    ) -> dict[str, Any]:
+        values = tuple(row.values())
+        item: dict[str, Any] = {"kind": self.resource.kind, "etag": etag_of(values)}
+        for (name, decode, shown), value in zip(columns, values, strict=True):
+            if shown:
+                item[name] = value if decode is None or value is None else decode(value)
         return item
 
     async def list(self, call: Call) -> Reply:
@@ -92,13 +106,29 @@ class Reading:
         query = parse_list(call, self.resource, self.default_order)
         source = self.source(call)
         query = await self._shortened(call, query, source)
-        page, counting = build(query, source)
-        rows = await call.session.rows(page.sql, *page.values) if query.limit else []
-        items = [self.render(row) for row in rows]
+        rows, available = await self._page(call, query, source)
+        columns = self._columns(rows[0].keys()) if rows else []
+        items = [self._render(columns, row) for row in rows]
         for item in items:
             item.pop("nothing", None)
             await self.finish(call, item)
-        return Reply(envelope(self.resource, query, items, await total(call, query, counting, len(rows))))
+        return Reply(envelope(self.resource, query, items, available))
+
+    async def _page(
+        self, call: Call, query: ListQuery, source: Source
+    ) -> tuple[Sequence[Mapping[str, Any]], int | None]:
+        """Return the rows of a page and how many there are in all, by one statement wherever that is possible."""
+        if query.count and query.limit:
+            counted = build_counted(query, source)
+            found = [dict(row) for row in await call.session.rows(counted.sql, *counted.values)]
+            available = told(query, len(found))
+            for row in found:
+                available = row.pop(AVAILABLE) or available
+            if available is not None:
+                return found, available
+        page, counting = build(query, source)
+        rows = await call.session.rows(page.sql, *page.values) if query.limit else []
+        return rows, await total(call, query, counting, len(rows))
 
     async def _shortened(self, call: Call, query: ListQuery, source: Source) -> ListQuery:
         """Return a query for as many rows as API.MaxIndexDatabaseRead allows when large columns are asked for."""

@@ -10,7 +10,9 @@ def format_time(moment: datetime | None) -> str | None:
     """Return `YYYY-MM-DDTHH:MM:SS.nnnnnnnnnZ` in UTC, always with nine decimals."""
     if moment is None:
         return None
-    return moment.astimezone(UTC).isoformat(timespec="microseconds")[:26] + "000Z"
+    if moment.tzinfo is not UTC:
+        moment = moment.astimezone(UTC)
+    return moment.isoformat(timespec="microseconds")[:26] + "000Z"
 
 
 def parse_time(text: str) -> datetime:

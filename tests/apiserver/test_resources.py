@@ -402,3 +402,21 @@ async def test_files_of_a_collection_are_replaced_by_those_of_others(api_databas
     assert (await replace({"/a": "current/w"}, manifest_text=MANIFEST))[0] == 400
     fresh = await alice.post("collections", {"collection": {"name": "n"}, "replace_files": {"/f": f"{pdh}/x y/z"}})
     assert (fresh["manifest_text"], fresh["file_count"]) == (f". {other} 0:5:f\n", 1)
+
+
+async def test_a_list_says_how_many_there_are_whichever_page_is_asked_for(root: Client) -> None:
+    inside = (await root.post("groups", {"group": {"group_class": "project", "name": "p"}}))["uuid"]
+    for number in range(5):
+        body = {"owner_uuid": inside, "name": f"c{number}", "description": "even" if number % 2 == 0 else "odd"}
+        await root.post("collections", {"collection": body})
+    mine, pages = [["owner_uuid", "=", inside]], ((2, 0, 2), (2, 4, 1), (5, 0, 5), (6, 0, 5), (0, 0, 0), (3, 9, 0))
+    for limit, offset, items in pages:
+        found = await root.get("collections", filters=mine, limit=limit, offset=offset)
+        assert (len(found["items"]), found["items_available"]) == (items, 5), (limit, offset)
+        assert "items_available" not in (found["items"] or [{}])[0]
+    found = await root.get("collections", filters=mine, limit=1, distinct=True, select=["description"])
+    assert (len(found["items"]), found["items_available"]) == (1, 2)
+    assert "items_available" not in await root.get("collections", filters=mine, count="none")
+    one = (await root.get("collections", filters=mine, limit=1))["items"][0]
+    again = (await root.get("collections", filters=[["uuid", "=", one["uuid"]]], count="none"))["items"][0]
+    assert again == one
