@@ -131,7 +131,7 @@ class Pump:
         self._subscribers: set[Subscriber] = set()
         self.position: Position | None = None
         self.lag_s = 0.0
-        self._lag_at = 0.0  # when it was measured, on the loop's clock
+        self._lag_at = float("-inf")  # when it was measured, on the loop's clock
 
     def nudge(self) -> None:
         """Tell all nodes to look, soon: something was committed here. Many calls become one message."""
@@ -184,8 +184,9 @@ class Pump:
                 if self._nudged:
                     self._nudged = False
                     await session.execute(_QUERIES["nudge"])
-                async with self._handing_out:
-                    await self._look(session)
+                if self._subscribers or self._is_due():  # without listeners the news of other nodes can wait
+                    async with self._handing_out:
+                        await self._look(session)
             await asyncio.sleep(DEBOUNCE_S)
             try:
                 async with asyncio.timeout(POLL_S):
@@ -195,12 +196,15 @@ class Pump:
             finally:
                 self._wake.clear()
 
+    def _is_due(self) -> bool:
+        """Whether the horizon was looked at longer ago than a poll."""
+        return asyncio.get_running_loop().time() - self._lag_at >= POLL_S
+
     async def _look(self, session: Session) -> None:
         """Hand out all that is decided; without subscribers only move on."""
-        now = asyncio.get_running_loop().time()
         idle = self.position is None or not self._subscribers
-        if (idle or now - self._lag_at >= POLL_S) and (row := await session.row(_QUERIES["horizon"])) is not None:
-            self.lag_s, self._lag_at = row["lag_s"], now
+        if (idle or self._is_due()) and (row := await session.row(_QUERIES["horizon"])) is not None:
+            self.lag_s, self._lag_at = row["lag_s"], asyncio.get_running_loop().time()
             if idle:
                 self.position = (row["xid"], MAX_ID)
                 self._looked.set()

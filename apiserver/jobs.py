@@ -135,7 +135,7 @@ class Jobs:
             return True
         finally:
             self.running = ""
-        if self._stopping.is_set() and run.cursor is not None:
+        if self._stopping.is_set():  # the job may have ended early; another node finishes it, or finds nothing to do
             await self._end("release", run)
             self._note(name, "handed over")
         else:

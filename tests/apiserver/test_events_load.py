@@ -218,6 +218,31 @@ async def test_cleanup_deletes_old_rows_once_in_small_batches_through_kills_and_
     await connection.close()
 
 
+async def test_a_stopped_node_hands_its_job_over_at_once(processes: Processes, api_database: str) -> None:
+    """The lease is longer than the test may take: who takes over was given the job."""
+    rows = 120_000
+    connection = await asyncpg.connect(api_database)
+    await connection.execute(_OLD, SYSTEM, rows)
+    await connection.execute(_WATCH)
+    more: dict[str, Any] = {"audit_logs": {"max_delete_batch": 1000}, "job_lease_s": 600.0}
+    first = await asyncio.to_thread(lambda: processes.start(**more))
+
+    async def some() -> bool:
+        return bool(await connection.fetchval("SELECT count(*) FROM batches"))
+
+    await until(some, 20)
+    first.terminate()
+    assert await asyncio.to_thread(first.process.wait, 20) == 0
+    left = await connection.fetchval("SELECT count(*) FROM logs WHERE uuid LIKE 'zzzzz-57u5n-0%'")
+    assert left > rows // 10, "there is something left to hand over"
+    await asyncio.to_thread(lambda: [processes.start(**more) for _ in range(2)])
+    old = "SELECT count(*) FROM logs WHERE uuid LIKE 'zzzzz-57u5n-0%' AND event_type = 'update'"
+    await until(partial(_none, connection, old), 60)
+    batches = await connection.fetch("SELECT low FROM batches ORDER BY n")
+    assert [row["low"] for row in batches] == sorted({row["low"] for row in batches}), "a range was done twice"
+    await connection.close()
+
+
 async def _none(connection: asyncpg.Connection, count: str) -> bool:
     return not await connection.fetchval(count)
 

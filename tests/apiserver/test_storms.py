@@ -8,6 +8,7 @@ from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from functools import partial
 from itertools import pairwise
+from pathlib import Path
 from typing import Any
 
 import aiohttp
@@ -16,11 +17,13 @@ import pytest
 
 from tests.support.api import ROOT, Client, Process, Processes, api_database, api_template, client_of, processes
 from tests.support.postgres import postgres_server, until
+from tests.support.programs import need
 
 __all__ = ["api_database", "api_template", "postgres_server", "processes"]
 pytestmark = [pytest.mark.pg, pytest.mark.e2e, pytest.mark.timeout(120)]
 SYSTEM = "zzzzz-tpzed-000000000000000"
 LEASE_S = 2.0
+FAKETIME = str(next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), ""))
 # Each change of the job's row, in the order in which the changes were committed: they wait for one another's lock.
 _WATCH = """
 CREATE TABLE changes (n bigserial, run_no bigint, next_at timestamptz, finished timestamptz, leased boolean);
@@ -79,8 +82,11 @@ class Storm:
     stopping: bool = False
 
     def start(self) -> Process:
+        """Start a node whose clock is right, two hours fast or an hour slow."""
+        clock = self.rng.choice(["+0", "+2h", "-1h"])
+        env = {"LD_PRELOAD": FAKETIME, "FAKETIME": clock, "FAKETIME_DONT_FAKE_MONOTONIC": "1"}
         more: dict[str, Any] = {"job_lease_s": LEASE_S, "collections": {"trash_sweep_interval_s": 1.0}}
-        return self.processes.start(**more)
+        return self.processes.start(env=env, **more)
 
     async def write(self) -> None:
         """Write until told to stop; each write is tried on one node after the other until it is acknowledged."""
@@ -137,6 +143,7 @@ class Storm:
 @asynccontextmanager
 async def _storm(processes: Processes, database: str, seed: int) -> AsyncIterator[Storm]:
     """Start nodes, writers and followers: two that may see all, two that may see every second event."""
+    need("faketime")
     connection = await asyncpg.connect(database)
     await connection.execute(_WATCH)
     async with aiohttp.ClientSession() as http:
