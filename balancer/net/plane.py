@@ -12,6 +12,7 @@ from balancer.core import parking
 from balancer.core.exchange import Cause
 from balancer.core.retry import Budget
 from balancer.model import Admin, Listener, Node, Outcome, Snapshot
+from balancer.net.attempts import Attempts
 from balancer.net.claims import Claims
 from balancer.net.clock import WallClock
 from balancer.net.downstream import Downstream
@@ -130,7 +131,7 @@ class Plane:
         self.cells[self.accepted_cell] += 1
         self.accepted += 1
 
-    def exchange_ended(self, exchange: Exchange) -> None:
+    def exchange_ended(self, exchange: Attempts) -> None:
         """Book its outcome: tallies and log line first, the outcome last."""
         now = self.reactor.now
         duration = now - exchange.started_at
@@ -445,7 +446,7 @@ class Plane:
 
     # --- waiting --------------------------------------------------------------------------------------------------
 
-    def retry_after_s(self, cause: Cause, exchange: Exchange) -> int:
+    def retry_after_s(self, cause: Cause) -> int:
         """Return Retry-After for a 503."""
         site, now = self.site, self.reactor.now
         rate = site.snapshot.park.release_per_s
@@ -455,7 +456,6 @@ class Plane:
             why = parking.Why.PAUSED
         elif cause in (Cause.NO_NODE, Cause.PARK_FULL, Cause.PARK_TIMEOUT):
             why = parking.Why.ALL_DOWN
-        del exchange
         return parking.retry_after_s(why, len(self.lot.exchanges), rate, left_s, site.snapshot.verdicts.interval_s)
 
     # --- the end --------------------------------------------------------------------------------------------------
