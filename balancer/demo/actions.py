@@ -7,6 +7,8 @@ from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from typing import Any
 
+import httpx
+
 from balancer.demo import database, names
 from balancer.demo.site import Site
 from balancer.demo.tally import Tally
@@ -123,6 +125,8 @@ async def served(path: Path, actions: Mapping[str, Action]) -> AsyncIterator[Non
             try:
                 asked = json.loads(await reader.readline())
                 said = await actions[asked["do"]](asked)
+            except httpx.HTTPError as exc:
+                said = {"error": f"the balancer does not answer: {exc}"}
             except (BalanceError, KeyError, ValueError) as exc:
                 said = {"error": f"{type(exc).__name__}: {exc}" if isinstance(exc, KeyError) else str(exc)}
             writer.write(json.dumps(said).encode() + b"\n")

@@ -19,19 +19,34 @@ TRIES = 200
 class Ports:
     """Gives out loopback ports: the wished one where it is free, else one further on.
 
-    All lie below the ephemeral range, so that no outgoing connection of the demo takes one meanwhile.
+    All lie below the ephemeral range, so that no outgoing connection of the demo takes one meanwhile. Two demos that
+    start at once get different ones: what was given is claimed by a name in the abstract socket namespace.
     """
 
     def __init__(self) -> None:
-        self._given: set[int] = set()
+        self._claims: list[socket.socket] = []
 
     def take(self, wished: int) -> int:
         """Return a port that is free for TCP and UDP. Raises BalanceError."""
         for port in itertools.chain([wished], range(wished + 1000, wished + 1000 + TRIES)):
-            if port not in self._given and _is_free(port):
-                self._given.add(port)
+            if _is_free(port) and self._claim(port):
                 return port
         raise BalanceError(f"no free port near {wished} on 127.0.0.1")
+
+    def _claim(self, port: int) -> bool:
+        claim = socket.socket(socket.AF_UNIX)
+        try:
+            claim.bind(f"\0arv-balance-demo-{port}")
+        except OSError:
+            claim.close()
+            return False
+        self._claims.append(claim)
+        return True
+
+    def close(self) -> None:
+        """Give all up."""
+        for claim in self._claims:
+            claim.close()
 
 
 def _is_free(port: int) -> bool:

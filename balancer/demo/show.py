@@ -3,10 +3,9 @@
 import asyncio
 import os
 import shlex
-import signal
 import time
-from collections.abc import AsyncIterator, Coroutine, Iterator, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Sequence
+from contextlib import asynccontextmanager, closing, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -18,6 +17,7 @@ from balancer.demo.processes import python, tail
 from balancer.demo.scenes import SCENES
 from balancer.demo.site import Clock, Site, opened
 from balancer.demo.stage import AccessLog, Printer
+from balancer.demo.stopping import StopSign
 from balancer.demo.tally import Tally
 from balancer.demo.ticker import Ticker
 from balancer.errors import BalanceError
@@ -65,20 +65,25 @@ class Show:
 
         Raises BalanceError when something does not start; the end of its log stands in the message.
         """
-        stop = asyncio.Event()
-        with _signals(stop):
+        stop = StopSign()
+        with stop.watched():
             await asyncio.to_thread(layout.claim, self._options.folder)
             where = layout.plan(self._options.folder, self._options.nodes, echo=self._options.echo)
-            began = time.monotonic()
-            async with opened(where, self._say.done) as site, self._traffic(site):
-                self._say.done("everything is up", time.monotonic() - began)
-                if self._options.script:
-                    await self._script(site, stop)
-                else:
-                    await self._next_steps(site)
-                    await self._watch(site, stop)
-                self._say.line("\nstopping: the balancer drains, then the nodes end")
+            with closing(where.ports):
+                await self._play(where, stop)
         return Result(self._tally, self._broken)
+
+    async def _play(self, where: layout.Layout, stop: StopSign) -> None:
+        began = time.monotonic()
+        async with opened(where, self._say.done) as site, self._traffic(site):
+            stop.started()
+            self._say.done("everything is up", time.monotonic() - began)
+            if self._options.script:
+                await self._script(site, stop.asked)
+            else:
+                await self._next_steps(site)
+                await self._watch(site, stop.asked)
+            self._say.line("\nstopping: the balancer drains, then the nodes end")
 
     @asynccontextmanager
     async def _traffic(self, site: Site) -> AsyncIterator[None]:
@@ -200,19 +205,6 @@ async def _end_when(stop: asyncio.Event, process: asyncio.subprocess.Process) ->
         process.terminate()
 
 
-@contextmanager
-def _signals(stop: asyncio.Event) -> Iterator[None]:
-    """Take Ctrl-C and SIGTERM as the sign to stop."""
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGINT, signal.SIGTERM):
-        loop.add_signal_handler(number, stop.set)
-    try:
-        yield
-    finally:
-        for number in (signal.SIGINT, signal.SIGTERM):
-            loop.remove_signal_handler(number)
-
-
 def _relative(path: Path) -> str:
     try:
         return str(path.relative_to(Path.cwd()))
@@ -221,9 +213,11 @@ def _relative(path: Path) -> str:
 
 
 def run(options: Options, printer: Printer) -> Result:
-    """Run a demo. Raises BalanceError when it does not start."""
+    """Run a demo. Raises BalanceError when it does not start, KeyboardInterrupt when that was broken off."""
     try:
         return asyncio.run(Show(options, printer).run())
+    except asyncio.CancelledError:
+        raise KeyboardInterrupt from None
     except ApiServerError as exc:
         raise BalanceError(str(exc)) from exc
     except BaseExceptionGroup as group:

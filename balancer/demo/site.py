@@ -13,6 +13,7 @@ import httpx
 from balancer.demo import database, files, layout, names, processes, release
 from balancer.demo.layout import Layout, Node
 from balancer.demo.processes import PYTHON, Processes, python, tail
+from balancer.demo.stopping import whole
 from balancer.errors import BalanceError
 
 START_DEADLINE_S = 60.0
@@ -156,7 +157,7 @@ async def opened(where: Layout, say: Say) -> AsyncIterator[Site]:
 async def _start_api(site: Site, say: Say, ending: AsyncExitStack) -> None:
     where, clock = site.layout, Clock(say)
     found = await asyncio.to_thread(database.server, where)
-    site.dsn = await asyncio.to_thread(found.start)
+    site.dsn = await whole(asyncio.to_thread(found.start))
     clock.say(f"PostgreSQL  {await asyncio.to_thread(database.version, found)}, on a Unix socket")
     await asyncio.to_thread(files.write, where, site.secrets, site.dsn)
     for node in where.nodes.values():

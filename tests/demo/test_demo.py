@@ -8,11 +8,13 @@ import signal
 import subprocess
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import closing
 from pathlib import Path
 
 import pytest
 
 from balancer.demo.actions import Action, Document, served
+from balancer.demo.layout import NODE_PORT, Ports
 from balancer.demo.stage import Printer, Stage
 from tests.support.officialclient import ROOT, client_python
 from tests.support.waiting import until
@@ -55,16 +57,17 @@ class Demo:
         self.process.wait()
 
 
-def processes_of(*folders: Path) -> list[str]:
-    """The command lines of all processes that know one of the folders."""
-    found = []
+def processes_of(*folders: Path) -> dict[int, str]:
+    """Command line and environment of all processes that know one of the folders, by pid."""
+    found = {}
     for entry in Path("/proc").iterdir():
         if entry.name.isdecimal() and int(entry.name) != os.getpid():
             try:
                 words = (entry / "cmdline").read_bytes() + (entry / "environ").read_bytes()
             except OSError:
                 continue
-            found += [words.decode(errors="replace") for folder in folders if str(folder).encode() in words]
+            if any(str(folder).encode() in words for folder in folders):
+                found[int(entry.name)] = words.decode(errors="replace")
     return found
 
 
@@ -136,7 +139,38 @@ def test_ctrl_c_ends_and_removes_all(begin: Begin) -> None:
     assert demo.process.wait(60) == 0, demo.output.read_text()
     assert "0 failed" in demo.output.read_text().splitlines()[-1]
     assert not any(folder.exists() for folder in folders)
-    assert processes_of(*folders) == []
+    assert processes_of(*folders) == {}
+
+
+def test_demos_that_start_at_once_get_different_ports() -> None:
+    with closing(Ports()) as one, closing(Ports()) as other:
+        taken = [ports.take(NODE_PORT) for ports in (one, other, one, other)]
+    assert len(set(taken)) == 4
+
+
+def test_ctrl_c_breaks_a_start_off_and_removes_all(begin: Begin) -> None:
+    demo = begin()
+    until((demo.folder / "remote").exists, 30, "the database runs, nodes are starting")
+    folders = (demo.folder, demo.scratch)
+    os.killpg(demo.process.pid, signal.SIGINT)
+    assert demo.process.wait(60) == 130, demo.output.read_text()
+    assert "Traceback" not in demo.output.read_text()
+    assert "everything is up" not in demo.output.read_text()
+    assert not any(folder.exists() for folder in folders)
+    assert processes_of(*folders) == {}
+
+
+def test_a_script_whose_balancer_is_killed_ends_with_1(begin: Begin) -> None:
+    demo = begin("--script", "--echo")
+    until(lambda: b"demo scale-out" in demo.output.read_bytes(), 60, "the first scene is played")
+    folders = (demo.folder, demo.scratch)
+    for part in ("supervisor", "worker", "control"):  # the supervisor first: it would start the others again
+        for pid, words in processes_of(*folders).items():
+            if f"balancer.{part}" in words.split("\0"):
+                os.kill(pid, signal.SIGKILL)
+    assert demo.process.wait(100) == 1, demo.output.read_text()
+    assert "error: the demo is not as promised" in demo.output.read_text()
+    assert not any(folder.exists() for folder in folders)
 
 
 @pytest.mark.parametrize(
