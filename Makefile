@@ -1,6 +1,6 @@
 # `make demo` and `make test` do all the set-up on a fresh machine: a virtual environment, then the work itself.
 .DEFAULT_GOAL := help
-.PHONY: help demo test test-all check fix lint types imports docs bench wheel system-packages clean
+.PHONY: help demo test test-all check fix lint types imports examples docs bench wheel system-packages clean
 PYTHON ?= python3
 VENV   ?= .venv
 BIN    := $(VENV)/bin
@@ -27,7 +27,7 @@ test-all: $(VENV)/.installed ## slow ones too
 	@$(BIN)/python -X dev -m pytest -q -n $(JOBS) --dist worksteal -m "" --hypothesis-profile=ci
 
 check: $(VENV)/.installed ## lint, format, types, import contracts, generated files
-	@$(MAKE) --no-print-directory -j$(JOBS) lint types imports
+	@$(MAKE) --no-print-directory -j$(JOBS) lint types imports examples
 
 lint: $(VENV)/.installed
 	@$(BIN)/ruff check . && $(BIN)/ruff format --check .
@@ -35,14 +35,17 @@ lint: $(VENV)/.installed
 types: $(VENV)/.installed
 	@$(BIN)/mypy
 
+examples: $(VENV)/.installed
+	@PYTHONPATH=. $(BIN)/python tools/engine_examples.py --check
+
 imports: $(VENV)/.installed
 	@$(BIN)/lint-imports --no-logo
 
 fix: $(VENV)/.installed ## mend what ruff can mend
 	@$(BIN)/ruff check --fix . ; $(BIN)/ruff format .
 
-docs: $(VENV)/.installed ## write the generated references again
-	@for tool in config_reference.py cli_reference.py rendered_examples.py generate-docs api-doc; do PYTHONPATH=. $(BIN)/python tools/$$tool || exit 1; done
+docs: $(VENV)/.installed ## write the generated references and examples/engines again
+	@for tool in config_reference.py cli_reference.py generate-docs api-doc engine_examples.py; do PYTHONPATH=. $(BIN)/python tools/$$tool || exit 1; done
 
 bench: $(VENV)/.installed ## CPU per request beside HAProxy, nginx, Envoy, Caddy and Traefik
 	@$(BIN)/python -P -m bench

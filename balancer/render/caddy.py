@@ -1,11 +1,13 @@
 """Caddy: what its template needs beyond the description."""
 
+import re
 from collections.abc import Mapping
 from math import gcd
 from typing import Any
 
 from balancer.config.edge import Listen
 from balancer.config.scalars import Duration
+from balancer.errors import ConfigError
 from balancer.render import pages, re2
 from balancer.render.body import json_pattern
 from balancer.render.description import Description, RenderedNode, RenderedRoute
@@ -13,6 +15,7 @@ from balancer.render.numbers import above
 from balancer.render.quoting import caddy as quote
 from balancer.render.spelling import decoded, secrets
 
+_SOCKET = re.compile(r"/[A-Za-z0-9._/@+=,~-]+")
 _POLICIES = {"round_robin": "weighted_round_robin", "least_requests": "least_conn", "two_choices": "random_choose 2"}
 # 20 hex digits of a UUID are a valid `req-` + 20 of [0-9a-z].
 _NEW_ID = {
@@ -70,7 +73,7 @@ def _site(listen: Listen, minimum_version: str) -> dict[str, Any]:
     scheme = "https" if tls else "http"
     address = listen.bind
     if address.startswith("unix:"):
-        return {"address": "http://", "bind": f"unix/{address[5:]}", "certificates": [], "tls": None}
+        return {"address": "http://", "bind": f"unix/{_socket(address[5:])}", "certificates": [], "tls": None}
     host, _, port = address.rpartition(":")
     certificates = [(tls.cert, tls.key or tls.cert)] if tls and tls.cert else []
     certificates += [(item.cert, item.key or item.cert) for item in tls.certificates] if tls else []
@@ -87,6 +90,13 @@ def _servers(listens: tuple[Listen, ...]) -> list[tuple[str, list[str]]]:
     """Options of servers: for all of them, and for each address that takes the PROXY protocol."""
     own = [(f" {listen.bind}", [str(network) for network in listen.proxy_protocol]) for listen in listens]
     return [("", []), *((address, proxies) for address, proxies in own if proxies)]
+
+
+def _socket(path: str) -> str:
+    """The path of a socket inside an address, where Caddy gives some signs a meaning of their own."""
+    if not _SOCKET.fullmatch(path):
+        raise ConfigError(f"Caddy cannot use the socket {path!r}: only letters, digits and `._/@+=,~-` can stand there")
+    return path
 
 
 def _pool(description: Description, nodes: tuple[RenderedNode, ...], route: RenderedRoute | None) -> dict[str, Any]:
@@ -114,7 +124,7 @@ def _weights(nodes: list[RenderedNode]) -> list[str]:
 
 def _address(node: RenderedNode) -> str:
     if node.unix_path:
-        return quote(f"unix/{node.unix_path}")
+        return quote(f"unix/{_socket(node.unix_path)}")
     return f"https://{node.address}" if node.tls else node.address
 
 

@@ -217,6 +217,12 @@ FEATURES: tuple[Feature, ...] = (
         {"traefik": no("it can go by the client's address only")},
     ),
     Feature(
+        "health token sent",
+        "health checks carry the token, which stands in no file",
+        lambda config: config.health.token is not None,
+        {"nginx": no("it has no active checks")},
+    ),
+    Feature(
         "statistics",
         "statistics for Prometheus, on this machine only",
         cells={"nginx": near("seven counters in its own form; an exporter makes more of them")},

@@ -101,6 +101,11 @@ class Front:
         """Its log and whatever else it wrote."""
         return (self.folder / "out").read_text("utf-8", "replace")
 
+    def rendered(self) -> str:
+        """All that was written for it."""
+        files = [path for path in self.folder.iterdir() if path.is_file() and path.suffix not in (".pem", "")]
+        return "".join(path.read_text("utf-8", "replace") for path in files)
+
     def close(self) -> None:
         """End it and remove what it wrote."""
         if self.process is not None and self.process.poll() is None:
@@ -122,7 +127,8 @@ class Front:
         rendered = subprocess.run(
             [sys.executable, "-P", "-m", "balancer", "render", engine.name, "-c", str(config), "-o", str(target),
              "--with-intents", *self._check(), *options],
-            cwd=ROOT, capture_output=True, text=True, check=False,
+            # Caddy's checker sends health checks, too.
+            cwd=ROOT, capture_output=True, text=True, check=False, env=self._environment(),
         )  # fmt: skip
         assert rendered.returncode == 0, rendered.stdout + rendered.stderr
         found = program(self.name)
@@ -145,6 +151,7 @@ class Front:
 
     def _environment(self) -> dict[str, str]:
         home = {"HOME": str(self.folder), "XDG_DATA_HOME": str(self.folder), "XDG_CONFIG_HOME": str(self.folder)}
+        home["ARV_TEST_HEALTH_TOKEN"] = sites.HEALTH_TOKEN
         return {**os.environ, **home, "PYTHONPATH": str(ROOT), "GOMAXPROCS": "1"}
 
     def _answers(self) -> bool:

@@ -8,6 +8,7 @@ from typing import Any
 import trustme
 
 SECRET = "s3cr3t-value"
+HEALTH_TOKEN = "h34lth-t0ken"
 
 
 @dataclass(frozen=True)
@@ -73,6 +74,7 @@ def doors(at: Place) -> dict[str, Any]:
     first, second = certificates(at.folder)
     tls = {"cert": first, "certificates": [{"cert": second, "names": ["b.example.org"]}]}
     config["listen"] += [{"bind": f"127.0.0.1:{at.tls_port}", "tls": tls}, {"bind": f"unix:{at.folder}/http.sock"}]
+    config["health"]["token"] = {"env": "ARV_TEST_HEALTH_TOKEN"}
     config["balance"] = {"policy": "hash", "hash": {"by": "header", "name": "X-Session"}, "slow_start": "0s"}
     return config
 
