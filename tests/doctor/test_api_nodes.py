@@ -59,6 +59,19 @@ def test_api_nodes_have_no_finding_and_everything_was_looked_at(site: HealthyApi
     assert examined(site) == ([], {})
 
 
+def test_an_api_node_with_another_secret_is_found(site: HealthyApiSite) -> None:
+    other = site.processes.start(collections={"blob_signing_key": "another"})
+    try:
+        document = site.config()
+        document["nodes"]["api4"] = {"url": other.base, "capacity": 64}
+        path = site.folder / "with-another.yml"
+        path.write_text(json.dumps(document))
+        found, _ = examined(site, path)
+    finally:
+        other.kill()
+    assert found == [("config-not-running", str(path)), ("config-differs", "api4")]
+
+
 def test_a_job_that_failed_is_found(site: HealthyApiSite) -> None:
     async def fail() -> None:
         connection = await asyncpg.connect(site.database_url)

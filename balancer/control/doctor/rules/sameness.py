@@ -4,13 +4,14 @@ import hashlib
 import json
 import re
 
-from balancer.control.doctor.facts import Facts
+from balancer.control.doctor.facts import Facts, NodeFacts
 from balancer.control.doctor.finding import Found, Result, Severity, Topic, Unseen
 from balancer.control.doctor.text import listed, split
 from balancer.control.versions import identity
 
 topic = Topic("sameness")
 _OWN = ("generatedAt", "etag")  # of the moment or of the process, by design
+_LOADED = ("arvados_config_source_timestamp_seconds", "arv_api_config_info")
 _SHA = re.compile(r'sha256="([0-9a-f]+)"')
 
 
@@ -77,8 +78,8 @@ def schema_differs(facts: Facts) -> Result:
 @topic.rule(
     "config-differs",
     Severity.ERROR,
-    looks_at="The configuration that the nodes export (`/arvados/v1/config`), and the hash of the file they loaded "
-    "(`arvados_config_source_timestamp_seconds`).",
+    looks_at="The configuration that nodes export (`/arvados/v1/config`), and the hash of what they loaded, secrets "
+    "included (`arvados_config_source_timestamp_seconds`, `arv_api_config_info`).",
     risk="Limits, lifetimes and secrets differ by the node that a request happens to reach.",
     fix="the same config.yml on all nodes, then restart those that run an older one, one at a time",
 )
@@ -89,13 +90,14 @@ def config_differs(facts: Facts) -> Result:
         keys = sorted({key for document in exported.values() for key in document})
         differing = [key for key in keys if len({_digest(one.get(key)) for one in exported.values()}) > 1]
         yield Found(odd[0], f"{listed(differing)} differ; {odd[1]}")
-    sources = {}
-    for node in facts.nodes:
-        for labels, _ in node.series("arvados_config_source_timestamp_seconds"):
-            if found := _SHA.search(labels):
-                sources[node.name] = found[1][:12]
-    if odd := split(sources, "loaded file"):
-        yield Found(*odd)
+    for metric in _LOADED:
+        hashes = {node.name: found for node in facts.nodes if (found := _hash(node, metric))}
+        if odd := split(hashes, "loaded configuration"):
+            yield Found(*odd)
+
+
+def _hash(node: NodeFacts, metric: str) -> str:
+    return next((found[1][:12] for labels, _ in node.series(metric) if (found := _SHA.search(labels))), "")
 
 
 def _digest(value: object) -> str:
