@@ -1,5 +1,6 @@
 """Hosts on their way through one step of a sender: what they want, what came of it, what is written down."""
 
+import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
@@ -9,6 +10,8 @@ from dnsupdate.plan import Change, Key, Plan, Policy, RRset, Standing, State, br
 from dnsupdate.records import Contribution, Rendered
 from dnsupdate.settings import Brake
 from dnsupdate.store import Booking, Due, Known, Store, Trace, Triple
+
+_CHUNK = 100
 
 
 @dataclass(slots=True)
@@ -84,7 +87,10 @@ async def prepare(store: Store, target: str, due: list[Due], render: Callable[[H
 
     A host whose records cannot be made is no part of it: what it has published stays as it is.
     """
-    rendered = {one.uuid: render(one.host) for one in due if one.host is not None}
+    rendered: dict[str, Rendered] = {}
+    for at in range(0, len(due), _CHUNK):
+        rendered |= {one.uuid: render(one.host) for one in due[at : at + _CHUNK] if one.host is not None}
+        await asyncio.sleep(0)  # an API node has requests to answer meanwhile
     failed = {
         uuid: ("failed", "; ".join(str(fault) for fault in found.faults[:3]))
         for uuid, found in rendered.items()
@@ -100,7 +106,8 @@ async def prepare(store: Store, target: str, due: list[Due], render: Callable[[H
     hosts = {one.uuid for one in due if one.uuid not in failed}
     orphans = [triple for one in due if one.orphan is not None for triple in orphan_triples(one.orphan)]
     wanted = {(one.zone, one.name) for one in desired} | {(zone, name) for zone, name, _ in orphans}
-    known = await store.known(target, list(hosts), wanted)
+    may_vanish = bool(orphans) or not hosts <= {one.host for one in desired}
+    known = await store.known(target, list(hosts), wanted, count=may_vanish)
     desired += _kept(known, {uuid for uuid, found in rendered.items() if found.keeps and uuid not in failed}, desired)
     return Batch(tuple(due), desired, known, hosts, failed, unsure=set(known.unsure) | set(orphans))
 

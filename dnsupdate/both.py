@@ -2,11 +2,13 @@
 
 import asyncio
 from collections.abc import Coroutine
+from contextlib import suppress
 from typing import Any, TypeVar
 
 from dnsupdate.errors import DnsUpdateError
 from dnsupdate.fences import AheadError
 from dnsupdate.link import TroubleError
+from dnsupdate.store import Lease, Store
 
 A = TypeVar("A")
 B = TypeVar("B")
@@ -26,6 +28,32 @@ async def both(first: Coroutine[Any, Any, A], second: Coroutine[Any, Any, B]) ->
         if isinstance(result, _Failed):
             raise result.error
     return results  # type: ignore[return-value]  # no _Failed is left
+
+
+async def leased(store: Store, lease: Lease, work: Coroutine[Any, Any, A]) -> A:
+    """Renew the lease while `work` goes on, however long; return what it returns.
+
+    Raises:
+        LeaseLostError: it was lost all the same; the work was done to its end.
+    """
+    ended = asyncio.Event()
+
+    async def marked() -> A:
+        try:
+            return await work
+        finally:
+            ended.set()
+
+    async def kept() -> None:
+        while not ended.is_set():
+            with suppress(TimeoutError):
+                async with asyncio.timeout(lease.seconds / 3):
+                    await ended.wait()
+                    return
+            await store.renew(lease)
+
+    result, _ = await both(marked(), kept())
+    return result
 
 
 class _Failed:

@@ -79,6 +79,7 @@ class Renderer:
     def __init__(self, settings: Settings) -> None:
         self._settings = settings
         self._reverse = settings.reverse_zones
+        self._apexes = frozenset(zone.name for zone in settings.zones)
         self._zone_of: dict[str, tuple[ZoneSettings, ...]] = {}
         self._engine = template.Engine({"ptr": self._ptr, "txt": rdata.quote_txt})
         self._templates = {name: self._compile(name, found) for name, found in settings.templates.items()}
@@ -184,12 +185,14 @@ class Renderer:
             )
 
     def _zones(self, record: _Record, name: str) -> list[ZoneSettings]:
-        if name in self._zone_of:
-            holding = self._zone_of[name]
+        # What holds a name holds its siblings too, but for a zone's own name.
+        place = name if name in self._apexes else name.partition(".")[2]
+        if place in self._zone_of:
+            holding = self._zone_of[place]
         else:
             holding = self._settings.zones_holding(name)
             if len(self._zone_of) < _MEMO:
-                self._zone_of[name] = holding
+                self._zone_of[place] = holding
         if not holding:
             raise RenderError(f"name '{name}' is in none of the configured zones")
         if name.startswith((MARKER_LABEL, FENCE_LABEL)):
@@ -205,7 +208,8 @@ class Renderer:
         """Return what templates can read of a host."""
         domain = host.domain or self._settings.domain
         name = host.hostname or ""
-        first = next(iter(host.ipv4), "")
+        ips = _texts(host.ips)
+        first = next((ip for ip in host.ips if ":" not in ip), "")
         state = "removed" if host.removed else "missing" if host.missing else "running" if host.ips else "down"
         return {
             "hostname": name,
@@ -214,9 +218,9 @@ class Renderer:
             "uuid": host.uuid,
             "uuid_prefix": self._settings.owner_id,
             "slot": host.slot,
-            "ips": _texts(host.ips),
-            "ipv4": _texts(host.ipv4),
-            "ipv6": _texts(host.ipv6),
+            "ips": ips,
+            "ipv4": tuple(ip for ip in ips if ":" not in ip),
+            "ipv6": tuple(ip for ip in ips if ":" in ip),
             "ip_address": first,
             "ptr_domain": ".".join([*reversed(first.split(".")), "in-addr.arpa"]) if first else "",
             "properties": host.properties,

@@ -1,8 +1,10 @@
 """Keeps copies of the zones and compares them with the table; what differs is sent again."""
 
+import asyncio
 import logging
 from collections.abc import Callable
 
+from dnsupdate.both import leased
 from dnsupdate.exchange import Peer
 from dnsupdate.link import Link
 from dnsupdate.plan import Policy
@@ -53,15 +55,21 @@ class Repair:
                 await self.compare(lease, zone, now=now)
 
     async def compare(self, lease: Lease, zone: str, *, now: float) -> None:
-        """Compare a zone with the table; note what differs as unsure, and orphans as hosts to be looked at."""
+        """Compare a zone with the table; note what differs as unsure, and orphans as hosts to be looked at.
+
+        A large zone takes longer than a lease lasts, so it is renewed meanwhile.
+        """
+        await leased(self._store, lease, self._compare(lease, zone, now=now))
+
+    async def _compare(self, lease: Lease, zone: str, *, now: float) -> None:
         self._at[zone] = now
         published, unsure = await self._store.zone(lease, zone)
         try:
             peer = self._link.pick(self._transfer_peers)
-            content: Content = await self._mirrors[zone].refresh(peer, timeout_s=lease.seconds / 2)
+            content: Content = await self._mirrors[zone].refresh(peer, timeout_s=peer.timeout_s)
         except TransferError as exc:
             content = await self._by_questions(lease, zone, published, exc)
-        findings = compare(zone, content, published, unsure, self._policy, self._types())
+        findings = await asyncio.to_thread(compare, zone, content, published, unsure, self._policy, self._types())
         if findings.drifted:
             await self._store.note_unsure(lease, findings.drifted)
         if findings.orphans:

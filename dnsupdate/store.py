@@ -86,6 +86,12 @@ class Booking:
     frees: bool = False
     traces: tuple["Trace", ...] = ()
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether there are only new names, and nothing that went wrong: one statement books that."""
+        special = self.failed or self.robbed or self.adopted or self.frees
+        return not special and self.had.isdisjoint(self.contributions)
+
 
 @dataclass(frozen=True, slots=True)
 class Trace:
@@ -146,7 +152,7 @@ class Store:
         """
         async with self.connection() as connection, connection.transaction():
             if await connection.fetchval(_SQL["renew"], lease.target, lease.epoch, lease.seconds) is None:
-                raise LeaseLostError(f"the lease of {lease.target} with epoch {lease.epoch} is over")
+                raise _lost(lease)
             yield connection
 
     async def register(self, target: str, kind: str) -> None:
@@ -191,7 +197,7 @@ class Store:
                 _SQL["raise_epoch"], lease.target, lease.holder, lease.epoch, above + 1, lease.seconds
             )
         if epoch is None:
-            raise LeaseLostError(f"the lease of {lease.target} with epoch {lease.epoch} is over")
+            raise _lost(lease)
         return Lease(lease.target, lease.holder, epoch, lease.seconds)
 
     async def give_up(self, lease: Lease) -> None:
@@ -211,38 +217,43 @@ class Store:
             LeaseLostError: the lease is over. It is not renewed here: a renewal waits for the disk.
         """
         async with self.connection() as connection:
-            if await connection.fetchval(_SQL["holds"], lease.target, lease.epoch) is None:
-                raise LeaseLostError(f"the lease of {lease.target} with epoch {lease.epoch} is over")
-            rows = await connection.fetch(_SQL["due"], lease.target, limit, list(without))
-        return [due_of(row) for row in rows]
+            rows = await connection.fetch(_SQL["due"], lease.target, limit, list(without), lease.epoch)
+        if not rows:
+            raise _lost(lease)
+        return [due_of(row) for row in rows if row["node_uuid"] is not None]
 
-    async def known(self, target: str, hosts: Sequence[str], wanted: Iterable[Key]) -> Known:
-        """Return what is known at the names that these hosts have or want, and about unsure ones."""
+    async def known(self, target: str, hosts: Sequence[str], wanted: Iterable[Key], *, count: bool) -> Known:
+        """Return what is known at the names that these hosts have or want, and about unsure ones.
+
+        `count`: the brake will be asked, so also what it goes by.
+        """
         zones, names = _columns(wanted, 2)
         async with self.connection() as connection:
             places = (target, list(hosts), zones, names, _UNSURE_NAMES)
             published = await connection.fetch(_SQL["published_at"], *places)
-            unsure = await connection.fetch(_SQL["unsure_at"], *places)
-            adopted = await connection.fetch(_SQL["adopted"], target)
-            counts = await connection.fetch(_SQL["counts"], target)
+            doubts = await connection.fetch(_SQL["doubts_at"], *places)
+            counts = await connection.fetchrow(_SQL["counts"], target) if count else None
         return Known(
             published=tuple(_contribution(target, row) for row in published),
-            unsure=frozenset((row["zone"], row["name"], row["rdtype"]) for row in unsure),
-            adopted=frozenset((row["zone"], row["name"]) for row in adopted),
-            published_hosts=counts[0]["published"],
-            held_hosts=counts[0]["held"],
+            unsure=frozenset((row["zone"], row["name"], row["rdtype"]) for row in doubts if row["rdtype"] is not None),
+            adopted=frozenset((row["zone"], row["name"]) for row in doubts if row["rdtype"] is None),
+            published_hosts=counts["published"] if counts is not None else 0,
+            held_hosts=counts["held"] if counts is not None else 0,
         )
 
     async def note_unsure(self, lease: Lease, triples: Iterable[Triple]) -> frozenset[Triple]:
         """Write down what a message is about to change; return what was not written down before."""
-        async with self.leased(lease) as connection:
-            rows = await connection.fetch(_SQL["note_unsure"], lease.target, *_columns(triples, 3))
-        return frozenset((row["zone"], row["name"], row["rdtype"]) for row in rows)
+        async with self.connection() as connection:
+            columns = _columns(triples, 3)
+            rows = await connection.fetch(_SQL["note_unsure"], lease.target, *columns, lease.epoch, lease.seconds)
+        if not rows:
+            raise _lost(lease)
+        return frozenset((row["zone"], row["name"], row["rdtype"]) for row in rows if row["zone"] is not None)
 
     async def forget_unsure(self, lease: Lease, triples: Iterable[Triple]) -> None:
         """The server has said that it did not apply the message."""
         async with self.leased(lease) as connection:
-            await connection.execute(_SQL["forget_unsure"], lease.target, *_columns(triples, 3))
+            await connection.execute(_SQL["forget_unsure"], lease.target, *_triple_columns(triples))
 
     async def book(self, lease: Lease, booking: Booking, *, backoff: tuple[float, float]) -> None:
         """Write down what became of a batch. `backoff`: first and longest seconds until a host is looked at again.
@@ -250,6 +261,11 @@ class Store:
         Does not wait for the disk: a crash of the database that loses this leaves the record sets unsure, which was
         written down durably before they were sent, and the hosts dirty.
         """
+        if booking.is_plain:
+            async with self.connection() as connection:
+                if await connection.fetchval(_SQL["book"], *_book_columns(lease, booking)) is None:
+                    raise _lost(lease)
+            return
         async with self.leased(lease) as connection:
             await connection.execute(_SQL["need_not_wait"])
             target = lease.target
@@ -260,7 +276,7 @@ class Store:
                 rows = [one for found in booking.contributions.values() for one in found]
                 await connection.execute(_SQL["publish"], target, *_publish_columns(rows))
             if booking.settled:
-                await connection.execute(_SQL["forget_unsure"], target, *_columns(booking.settled, 3))
+                await connection.execute(_SQL["forget_unsure"], target, *_triple_columns(booking.settled))
             if booking.done:
                 done = [due.uuid for due in booking.done], [due.gen for due in booking.done]
                 await connection.execute(_SQL["clean"], target, *done)
@@ -361,6 +377,24 @@ class Store:
                     await connection.remove_listener("dns", heard)
 
 
+def _lost(lease: Lease) -> LeaseLostError:
+    return LeaseLostError(f"the lease of {lease.target} with epoch {lease.epoch} is over")
+
+
+def _book_columns(lease: Lease, booking: Booking) -> list[Any]:
+    traces = [(one.zone, json.dumps(one.hosts), one.message_id, one.seconds, one.rcode) for one in booking.traces]
+    return [
+        lease.target,
+        lease.epoch,
+        lease.seconds,
+        *_publish_columns([one for found in booking.contributions.values() for one in found]),
+        *_triple_columns(booking.settled),
+        *_columns([(due.uuid, due.gen) for due in booking.done], 2),
+        lease.holder,
+        *_columns(traces, 5),
+    ]
+
+
 async def _keep(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Keep a connection as it is: nothing that outlives a transaction is ever set, so a reset is a wasted question."""
     del connection
@@ -396,6 +430,13 @@ def _contribution(target: str, row: asyncpg.Record) -> Contribution:
 def _columns(rows: Iterable[tuple[Any, ...]], width: int) -> list[list[Any]]:
     found = list(rows)
     return [[row[at] for row in found] for at in range(width)]
+
+
+def _triple_columns(triples: Iterable[Triple]) -> list[list[str]]:
+    """Return zones, names, and the triples as the queries spell them."""
+    found = list(triples)
+    zones, names = {zone for zone, _, _ in found}, {name for _, name, _ in found}
+    return [sorted(zones), sorted(names), [" ".join(triple) for triple in found]]
 
 
 def _publish_columns(rows: Sequence[Contribution]) -> list[list[Any]]:

@@ -17,6 +17,7 @@ from dnsupdate.exchange import Peer
 from dnsupdate.message import dns_key
 from dnsupdate.rdata import NAMES_ONLY
 
+LIFETIME_S = 120.0
 # name -> type -> (ttl, data)
 Content = Mapping[str, Mapping[str, tuple[int, frozenset[str]]]]
 
@@ -48,8 +49,13 @@ class Mirror:
         """Have the next refresh fetch the whole zone: its serial may not mean what it meant."""
         self._copy = None
 
-    async def refresh(self, peer: Peer, *, timeout_s: float) -> Content:
+    async def refresh(self, peer: Peer, *, timeout_s: float, lifetime_s: float = LIFETIME_S) -> Content:
         """Fetch what is new and return everything.
+
+        Args:
+            peer: the server.
+            timeout_s: for each message.
+            lifetime_s: for all of them.
 
         Raises:
             TransferError: no right to it, no such zone, or the network.
@@ -57,19 +63,19 @@ class Mirror:
         before = self.serial
         copy = self._copy if self._copy is not None else dns.versioned.Zone(self.zone, relativize=False)
         try:
-            async with asyncio.timeout(timeout_s):
+            async with asyncio.timeout(lifetime_s):
                 query, _ = dns.xfr.make_query(copy, keyring=dns_key(peer.key) if peer.key else None)
                 await dns.asyncquery.inbound_xfr(peer.address, copy, query, port=peer.port, timeout=timeout_s)
         except dns.xfr.SerialWentBackwards:
             if before is None:
                 raise
             self.forget()
-            return await self.refresh(peer, timeout_s=timeout_s)
+            return await self.refresh(peer, timeout_s=timeout_s, lifetime_s=lifetime_s)
         except (dns.exception.DNSException, OSError, EOFError, TimeoutError, ValueError) as exc:
             self.forget()
             raise TransferError(_diagnosis(exc, peer, self.zone, timeout_s)) from exc
         self._copy = copy
-        return _content(copy)
+        return await asyncio.to_thread(_content, copy)  # seconds for 100 000 names, and others wait for the loop
 
 
 def _diagnosis(exc: Exception, peer: Peer, zone: str, timeout_s: float) -> Diagnosis:

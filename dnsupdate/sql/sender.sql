@@ -31,10 +31,6 @@ UPDATE dns_lease SET until = clock_timestamp() + make_interval(secs => $3)
 WHERE target = $1 AND epoch = $2 AND until > clock_timestamp()
 RETURNING 1;
 
--- name: holds
--- Whether the lease is still held.
-SELECT 1 FROM dns_lease WHERE target = $1 AND epoch = $2 AND until > clock_timestamp();
-
 -- name: need_not_wait
 -- Only where a loss is harmless.
 SET LOCAL synchronous_commit = off;
@@ -53,35 +49,40 @@ WHERE target = $1;
 UPDATE dns_lease SET server_state = server_state || $3::jsonb WHERE target = $1 AND epoch = $2;
 
 -- name: due
--- What is to be looked at now, oldest first, with what is known of the host.
+-- What is to be looked at now, oldest first, with what is known of the host. No row: the lease is over; a row without a
+-- host: there is nothing.
 SELECT d.node_uuid, d.gen AS dirty_gen, d.released, d.attempts, h.facts, h.gen, h.removed, h.missing
-FROM dns_dirty d LEFT JOIN dns_hosts h ON h.uuid = d.node_uuid
-WHERE d.target = $1 AND d.not_before <= clock_timestamp() AND (d.state <> 'held' OR d.released)
-  AND d.node_uuid <> ALL($3::text[])
-ORDER BY d.since LIMIT $2;
+FROM (SELECT FROM dns_lease WHERE target = $1 AND epoch = $4 AND until > clock_timestamp()) AS lease LEFT JOIN (
+  SELECT * FROM dns_dirty WHERE target = $1 AND not_before <= clock_timestamp() AND (state <> 'held' OR released)
+    AND node_uuid <> ALL($3::text[])
+  ORDER BY since LIMIT $2
+) AS d ON true LEFT JOIN dns_hosts h ON h.uuid = d.node_uuid ORDER BY d.since;
 
 -- name: published_at
 -- All contributions at the names that these hosts have or want, and at names that are unsure.
 WITH unsure AS (
   SELECT zone, name FROM dns_unsure WHERE target = $1 GROUP BY zone, name ORDER BY zone, name LIMIT $5
-), touched AS (
+), touched AS MATERIALIZED (
   SELECT zone, name FROM dns_published WHERE target = $1 AND node_uuid = ANY($2::text[])
   UNION SELECT * FROM unnest($3::text[], $4::text[])
   UNION SELECT zone, name FROM unsure
 )
-SELECT p.zone, p.name, p.rdtype, p.rdata, p.ttl, p.node_uuid, p.gen, p.shared, p.yields
-FROM dns_published p JOIN touched USING (zone, name) WHERE p.target = $1;
+SELECT p.* FROM touched CROSS JOIN LATERAL (  -- a look at the index for each, however large the table
+  SELECT zone, name, rdtype, rdata, ttl, node_uuid, gen, shared, yields FROM dns_published
+  WHERE target = $1 AND zone = touched.zone AND name = touched.name OFFSET 0
+) AS p;
 
--- name: unsure_at
--- What may be wrong about those names, and about some others.
-SELECT zone, name, rdtype FROM dns_unsure WHERE target = $1 AND (zone, name) IN (
-  SELECT * FROM (SELECT zone, name FROM dns_unsure WHERE target = $1 GROUP BY zone, name ORDER BY zone, name LIMIT $5) AS others
-  UNION SELECT zone, name FROM dns_published WHERE target = $1 AND node_uuid = ANY($2::text[])
-  UNION SELECT * FROM unnest($3::text[], $4::text[]));
-
--- name: adopted
--- Names to take over.
-SELECT zone, name FROM dns_adopted WHERE target = $1;
+-- name: doubts_at
+-- What may be wrong about those names, and about some others; without a type, names that are to be taken over.
+WITH touched AS MATERIALIZED (
+  SELECT zone, name FROM dns_published WHERE target = $1 AND node_uuid = ANY($2::text[])
+  UNION SELECT * FROM unnest($3::text[], $4::text[])
+  UNION (SELECT zone, name FROM dns_unsure WHERE target = $1 GROUP BY zone, name ORDER BY zone, name LIMIT $5)
+)
+SELECT zone, name, NULL AS rdtype FROM dns_adopted WHERE target = $1
+UNION ALL SELECT u.* FROM touched CROSS JOIN LATERAL (
+  SELECT zone, name, rdtype FROM dns_unsure WHERE target = $1 AND zone = touched.zone AND name = touched.name OFFSET 0
+) AS u;
 
 -- name: counts
 -- For the brake.
@@ -89,15 +90,48 @@ SELECT (SELECT count(DISTINCT node_uuid) FROM dns_published WHERE target = $1) A
        (SELECT count(*) FROM dns_dirty WHERE target = $1 AND state = 'held' AND NOT released) AS held;
 
 -- name: note_unsure
--- Before a message leaves: its record sets may be changed from now on. Returns those that were not unsure before.
-INSERT INTO dns_unsure (target, zone, name, rdtype)
-SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[]) ON CONFLICT DO NOTHING
-RETURNING zone, name, rdtype;
+-- Before a message leaves: its record sets may be changed from now on. Returns those that were not unsure before, and a
+-- row without a zone as long as the lease holds.
+WITH lease AS (
+  UPDATE dns_lease SET until = clock_timestamp() + make_interval(secs => $6)
+  WHERE target = $1 AND epoch = $5 AND until > clock_timestamp() RETURNING 1
+), noted AS (
+  INSERT INTO dns_unsure (target, zone, name, rdtype)
+  SELECT $1, new.* FROM lease, unnest($2::text[], $3::text[], $4::text[]) AS new ON CONFLICT DO NOTHING
+  RETURNING zone, name, rdtype
+)
+SELECT zone, name, rdtype FROM noted UNION ALL SELECT NULL, NULL, NULL FROM lease;
 
 -- name: forget_unsure
--- The server has told.
-DELETE FROM dns_unsure u USING unnest($2::text[], $3::text[], $4::text[]) AS known(zone, name, rdtype)
-WHERE u.target = $1 AND u.zone = known.zone AND u.name = known.name AND u.rdtype = known.rdtype;
+-- The server has told. As arrays and not as a join: these tables are empty, then full, and the planner, who believes that
+-- they are small, compared every key with every row.
+DELETE FROM dns_unsure WHERE target = $1 AND zone = ANY($2::text[]) AND name = ANY($3::text[])
+  AND concat_ws(' ', zone, name, rdtype) = ANY($4::text[]);
+
+-- name: book
+-- What most batches come to: new names, all of them confirmed. Does not wait for the disk. No row: the lease is over.
+WITH lease AS (
+  UPDATE dns_lease SET until = clock_timestamp() + make_interval(secs => $3)
+  WHERE target = $1 AND epoch = $2 AND until > clock_timestamp() RETURNING set_config('synchronous_commit', 'off', true)
+), made AS (
+  INSERT INTO dns_published (target, zone, name, rdtype, rdata, ttl, node_uuid, gen, shared, yields)
+  SELECT $1, new.* FROM lease, unnest(
+    $4::text[], $5::text[], $6::text[], $7::text[], $8::int[], $9::text[], $10::bigint[], $11::bool[], $12::bool[]) AS new
+  ON CONFLICT DO NOTHING
+), sure AS (
+  DELETE FROM dns_unsure WHERE EXISTS (SELECT FROM lease) AND target = $1 AND zone = ANY($13::text[])
+    AND name = ANY($14::text[]) AND concat_ws(' ', zone, name, rdtype) = ANY($15::text[])
+), cleaned AS (
+  DELETE FROM dns_dirty
+  WHERE EXISTS (SELECT FROM lease) AND target = $1 AND node_uuid = ANY($16::text[]) AND gen = ANY($17::bigint[])
+), traced AS (
+  INSERT INTO dns_messages (target, zone, hosts, message_id, epoch, holder, sent_at, answered_at, rcode)
+  SELECT $1, t.zone, ARRAY(SELECT jsonb_array_elements_text(t.hosts::jsonb)), t.message_id, $2, $18,
+    clock_timestamp() - make_interval(secs => t.seconds), clock_timestamp(), t.rcode
+  FROM lease, unnest($19::text[], $20::text[], $21::int[], $22::float8[], $23::text[])
+    AS t(zone, hosts, message_id, seconds, rcode)
+)
+SELECT 1 FROM lease;
 
 -- name: unpublish
 -- What is no longer at these names.
@@ -111,9 +145,8 @@ SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[], $5::text[], $6::int
 ON CONFLICT DO NOTHING;
 
 -- name: clean
--- Done, unless the host changed meanwhile.
-DELETE FROM dns_dirty d USING unnest($2::text[], $3::bigint[]) AS done(node_uuid, gen)
-WHERE d.target = $1 AND d.node_uuid = done.node_uuid AND d.gen = done.gen;
+-- Done, unless the host changed meanwhile: no two changes have the same gen.
+DELETE FROM dns_dirty WHERE target = $1 AND node_uuid = ANY($2::text[]) AND gen = ANY($3::bigint[]);
 
 -- name: put_off
 -- Not done: why, and when to look again. A host that changed meanwhile is not put off.

@@ -11,6 +11,7 @@ from dnsupdate import rdata, template
 from dnsupdate.errors import RenderError, SettingsError
 from dnsupdate.records import Contribution, Renderer
 from dnsupdate.settings import load, prefilled
+from dnsupdate.template import AddressText, Engine, render
 from tests.dnsupdate.builders import host, records, section, settings
 
 
@@ -211,3 +212,22 @@ def test_the_secret_of_a_node_is_not_a_template_variable() -> None:
     kept = host(info={"ping_secret": "s3", "slurm_state": "idle"}).facts()["info"]
     assert kept == {"slurm_state": "idle"}
     assert Renderer(found).variables(host(info=kept))["info"] == {"slurm_state": "idle"}
+
+
+@given(
+    st.lists(
+        st.sampled_from(
+            ["{{ hostname }}", "{{item}}", "{{ slot }}", "{{ true }}", "%", "%s", ".x.", "\r\n", "}}", "é", "\n"]
+        )
+    ),
+    st.text(max_size=20),
+)
+def test_a_template_of_plain_variables_gives_what_jinja_gives(parts: list[str], value: str) -> None:
+    source, variables = "{{ hostname }}" + "".join(parts), {"hostname": value, "item": AddressText("192.0.2.1"), "slot": None}
+    compiled = Engine({}).compile(source)
+    assert render(compiled, variables) == compiled.template.render(variables)
+
+
+def test_a_variable_that_is_not_there_is_an_error_also_in_a_plain_template() -> None:
+    with pytest.raises(RenderError, match="'nothing' is undefined"):
+        render(Engine({}).compile("{{ hostname }}-{{ nothing }}"), {"hostname": "a"})

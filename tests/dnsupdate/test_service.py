@@ -13,7 +13,9 @@ import asyncpg
 import pytest
 from aiohttp import web
 
+from dnsupdate.both import leased
 from dnsupdate.enqueue import enqueue
+from dnsupdate.errors import LeaseLostError
 from dnsupdate.follow import FollowError, client, from_api, once
 from dnsupdate.names import STRICT
 from dnsupdate.service import Keys, Secrets, Service
@@ -66,6 +68,33 @@ async def test_a_service_ends_when_told_to_after_its_listening_connection_was_lo
         async with asyncio.timeout(5):
             with pytest.raises(asyncio.CancelledError):
                 await task
+    await connection.close()
+
+
+async def test_a_lease_is_kept_through_work_that_takes_longer_than_it_lasts(dsn: str) -> None:
+    connection = await asyncpg.connect(dsn)
+    seconds, seen = 0.6, set()
+    async with Store.open(dsn) as store:
+        await store.register("main", "rfc2136")
+        (lease, _) = await store.acquire("main", "api1", seconds) or pytest.fail("no lease")
+
+        async def long_work() -> str:
+            async def renewed() -> bool:
+                seen.add(await connection.fetchval("SELECT until FROM dns_lease"))
+                return len(seen) > 4  # each renewal is a third of the lease after the one before
+
+            await until(renewed)
+            return "done"
+
+        assert await leased(store, lease, long_work()) == "done"
+        await store.renew(lease)
+
+        async def over() -> Any:
+            return await connection.fetchval("SELECT until < clock_timestamp() FROM dns_lease")
+
+        await until(over)  # without renewals it ends
+        with pytest.raises(LeaseLostError):
+            await leased(store, lease, asyncio.sleep(seconds))
     await connection.close()
 
 
