@@ -59,6 +59,6 @@ async def builtin(faults: Faults | None = None, skew_s: float = 0.0, port: int =
 @contextmanager
 def real(kind: str) -> Iterator[Target]:
     folder = Path(tempfile.mkdtemp(prefix=f"arv-test-{kind}-"))
-    make = nameservers.bind if kind == "bind" else nameservers.knot
-    with nameservers.running(make(folder, ZONES)) as process:
+    makes = {"bind": nameservers.bind, "knot": nameservers.knot, "powerdns": nameservers.powerdns}
+    with nameservers.running(makes[kind](folder, ZONES)) as process:
         yield Target(kind, process.port, process=process)

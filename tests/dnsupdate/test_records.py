@@ -223,7 +223,10 @@ def test_the_secret_of_a_node_is_not_a_template_variable() -> None:
     st.text(max_size=20),
 )
 def test_a_template_of_plain_variables_gives_what_jinja_gives(parts: list[str], value: str) -> None:
-    source, variables = "{{ hostname }}" + "".join(parts), {"hostname": value, "item": AddressText("192.0.2.1"), "slot": None}
+    source, variables = (
+        "{{ hostname }}" + "".join(parts),
+        {"hostname": value, "item": AddressText("192.0.2.1"), "slot": None},
+    )
     compiled = Engine({}).compile(source)
     assert render(compiled, variables) == compiled.template.render(variables)
 

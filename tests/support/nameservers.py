@@ -5,17 +5,20 @@ import os
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import time
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 
 from dnsupdate.keys import Key
+from tests.support.programs import need
 
 KEY = Key("upd.", "hmac-sha256", b"0123456789abcdef0123456789abcdef")
 OTHER_KEY = Key("other.", "hmac-sha256", b"fedcba9876543210fedcba9876543210")
+PDNS_SCHEMA = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
 START_DEADLINE_S = 20.0
 
 
@@ -188,6 +191,40 @@ def knot(folder: Path, zones: Sequence[str]) -> NameServer:
     (folder / "knot.conf").write_text(conf)
     knotd = shutil.which("knotd") or "/usr/sbin/knotd"
     return NameServer("knot", folder, port, [knotd, "-c", str(folder / "knot.conf")], tuple(zones), log=folder / "log")
+
+
+def powerdns(folder: Path, zones: Sequence[str]) -> NameServer:
+    """PowerDNS on SQLite with one update key for all zones, and one key that it knows and that may do nothing."""
+    port, server, tool = free_port(), need("pdns_server"), need("pdnsutil")
+    folder.mkdir(parents=True, exist_ok=True)
+    (folder / "pdns.conf").write_text(
+        f"launch=gsqlite3\ngsqlite3-database={folder / 'zones.db'}\nlocal-address=127.0.0.1\nlocal-port={port}\n"
+        f"socket-dir={folder}\ndnsupdate=yes\nallow-dnsupdate-from=127.0.0.0/8\n"
+        "default-soa-content=localhost. hostmaster.@ 0 3600 600 86400 5\nguardian=no\ndaemon=no\n"
+        "security-poll-suffix=\ncache-ttl=0\nquery-cache-ttl=0\nnegquery-cache-ttl=0\nzone-cache-refresh-interval=0\n"
+    )
+    with closing(sqlite3.connect(folder / "zones.db")) as made:
+        made.executescript(PDNS_SCHEMA.read_text())
+
+    def pdnsutil(*words: str) -> None:
+        done = subprocess.run(
+            [tool, f"--config-dir={folder}", *words], capture_output=True, text=True, check=False, cwd=folder
+        )
+        assert done.returncode == 0, done.stdout + done.stderr
+
+    for key in (KEY, OTHER_KEY):
+        pdnsutil("import-tsig-key", key.name.rstrip("."), key.algorithm, base64.b64encode(key.secret).decode())
+    for zone in zones:
+        pdnsutil("create-zone", zone.rstrip("."), "localhost")
+        for kind, value in (
+            ("TSIG-ALLOW-DNSUPDATE", "upd"),
+            ("ALLOW-DNSUPDATE-FROM", "127.0.0.0/8"),
+            ("TSIG-ALLOW-AXFR", "upd"),
+            ("SOA-EDIT-DNSUPDATE", "INCREASE"),
+        ):
+            pdnsutil("set-meta", zone.rstrip("."), kind, value)
+    command = [server, f"--config-dir={folder}"]
+    return NameServer("powerdns", folder, port, command, tuple(zones), log=folder / "log")
 
 
 @contextmanager
