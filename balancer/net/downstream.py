@@ -1,7 +1,6 @@
 """A client's connection: reading requests one after the other, sending answers, keeping alive, ending politely."""
 
 import logging
-import socket
 from typing import TYPE_CHECKING
 
 from balancer.core.chunked import ChunkFollower
@@ -14,10 +13,10 @@ from balancer.core.retry import IDEMPOTENT
 from balancer.model import Outcome
 from balancer.net.exchange import Exchange, make_exchange
 from balancer.net.listener import Gate
-from balancer.net.pipes import Pipe
 from balancer.net.poller import PEER_CLOSED, READ, WRITE
+from balancer.net.requestbody import RequestBody
 from balancer.net.site import Site, Target
-from balancer.net.stream import COPY_BYTES, HEAD_BYTES, READABLE, Socket, Stream
+from balancer.net.stream import COPY_BYTES, HEAD_BYTES, READABLE, Socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -27,13 +26,9 @@ if TYPE_CHECKING:
 
 logger = logging.getLogger(__name__)
 
-AHEAD_BYTES = 64 << 10  # of pipelined requests that are read ahead
 FIRST_READ_BYTES = 16 << 10  # while requests may have to wait, no more than this is read with a head
 TAILS = 1024  # so many are remembered
-MOST_PIECES = 64  # in one sendmsg; the kernel takes 1024
-LINGER_NS = 2_000_000_000
 LAST_REQUEST_NS = 1_000_000_000
-LINGER_BYTES = 1 << 20
 
 _DONE = State.DONE  # a member looked up in its enum costs 90 ns
 _CAUSE_OF_REFUSAL = {
@@ -47,47 +42,20 @@ _CAUSE_OF_REFUSAL = {
 }
 
 
-class Downstream(Stream):
+class Downstream(RequestBody):
     """One client connection."""
 
-    __slots__ = (
-        "body_began_at",
-        "body_left",
-        "body_paused_at",
-        "body_seen",
-        "data",
-        "deadline",
-        "exchange",
-        "follower",
-        "gate",
-        "lingering",
-        "peer",
-        "port",
-        "requests",
-        "tail",
-        "tail_host",
-        "tail_site",
-        "wide",
-        "worker",
-    )
+    __slots__ = ("gate", "peer", "port", "requests", "tail", "tail_host", "tail_site", "wide")
 
     def __init__(self, worker: "Plane", sock: Socket, fd: int, gate: Gate, peer: str, port: int) -> None:
-        super().__init__(worker.reactor, sock, fd)
-        self.worker = worker
+        super().__init__(worker, sock, fd)
         self.gate = gate
         self.peer = peer
         self.port = port
-        self.data = b""  # received and not yet understood
-        self.exchange: Exchange | None = None
         self.requests = 0
         self.wide = False  # read all there is: the last request came with more than HEAD_BYTES
-        self.deadline = self.reactor.now + worker.site.header_ns
         self.tail = self.tail_host = b""
         self.tail_site: Site | None = None
-        self.body_left = 0  # of a body with Content-Length
-        self.follower: ChunkFollower | None = None  # of a chunked one
-        self.body_seen = self.body_began_at = self.body_paused_at = 0
-        self.lingering = -1  # bytes that may still be thrown away; -1: not ending
 
     # --- events ------------------------------------------------------------------------------------------------
 
@@ -106,9 +74,9 @@ class Downstream(Stream):
             if exchange is None:
                 self._read_head()
             elif exchange.body_open and exchange.state is not State.PARKED:
-                self._read_body(exchange)
+                self.read_body(exchange)
             else:
-                self._read_ahead(exchange)
+                self.read_ahead(exchange)
 
     def broken(self, error: Exception) -> None:
         """See reactor.Handler."""
@@ -148,7 +116,7 @@ class Downstream(Stream):
     def _read_head(self) -> None:
         reactor = self.reactor
         if self.lingering >= 0:
-            self._throw_away()
+            self.throw_away()
             return
         try:
             if self.wide:
@@ -221,7 +189,7 @@ class Downstream(Stream):
         if length is not None:
             # A view of a large body spares two copies of it.
             rest = data[end:] if len(data) <= COPY_BYTES else memoryview(data)[end:]
-            self._take_body(exchange, rest, int(length))
+            self.take_body(exchange, rest, int(length))
         else:
             self.data = data[end:] if end != len(data) else b""
         if worker.closing or self.requests == site.requests_per_connection:
@@ -304,10 +272,10 @@ class Downstream(Stream):
             exchange.body_open = True
             exchange.hold_body = head.method in IDEMPOTENT
             self.data = data[head.length :]
-            if not self._take_chunks(exchange):
+            if not self.take_chunks(exchange):
                 return
         else:
-            self._take_body(exchange, data[head.length :], head.content_length or 0)
+            self.take_body(exchange, data[head.length :], head.content_length or 0)
         if not exchange.body_open:
             exchange.expects_continue = False  # all of it is here
         if worker.closing or self.requests == site.requests_per_connection:
@@ -347,257 +315,6 @@ class Downstream(Stream):
         self.exchange = exchange
         self.data = b""
         exchange.answer(_CAUSE_OF_REFUSAL.get(refusal.status, Cause.MALFORMED), refusal.reason, refusal.status)
-
-    # --- bodies ------------------------------------------------------------------------------------------------
-
-    def _take_body(self, exchange: Exchange, rest: bytes | memoryview, length: int) -> None:
-        """Split what came behind the head into body and what follows."""
-        if len(rest) >= length:
-            exchange.body = rest[:length]
-            self.data = bytes(rest[length:])
-        else:
-            exchange.body = rest
-            exchange.body_open = True
-            exchange.hold_body = exchange.method in IDEMPOTENT
-            self.body_left = length - len(rest)
-            self.follower = None
-            self.data = b""
-        exchange.request_bytes = len(exchange.body)
-
-    def _take_chunks(self, exchange: Exchange) -> bool:
-        """Take the chunks that came with the head into `exchange.body`; False: refused and answered."""
-        pieces = self._follow(exchange, self.data)
-        if pieces is None:
-            return False
-        exchange.body = b"".join(pieces)
-        exchange.request_bytes = len(exchange.body)
-        if not exchange.body_open:
-            exchange.body_held = True
-        return True
-
-    def _follow(self, exchange: Exchange, data: bytes) -> "list[bytes] | None":
-        """Feed the chunk follower; return our own chunks for the node, or None when it was refused and answered."""
-        follower = self.follower
-        assert follower is not None
-        step = follower.feed(data)
-        if isinstance(step, Refusal):
-            exchange.answer(Cause.BAD_CHUNK, step.reason)
-            return None
-        pieces, used = step
-        if follower.body_bytes > exchange.site.body_bytes:
-            exchange.answer(Cause.TOO_LARGE)
-            return None
-        out = [b"%x\r\n%b\r\n" % (len(piece), piece) for piece in pieces if piece]
-        self.data = b""
-        if follower.done:
-            out.append(b"0\r\n\r\n")
-            self.data = data[used:]
-            self.follower = None
-            exchange.body_open = False
-        return out
-
-    def body_begins(self) -> None:
-        """The node is there: read the body now."""
-        now = self.reactor.now
-        if not self.body_began_at:
-            self.body_began_at = now
-            self.body_seen = 0
-            self.body_paused_at = 0
-        self.deadline = now + self.worker.site.body_idle_ns
-        self.interest(READ | (self.mask & WRITE))
-
-    def body_may_go_on(self) -> None:
-        """The node takes more."""
-        if self.body_paused_at:
-            self.body_began_at += self.reactor.now - self.body_paused_at  # waiting for the node is not the client's
-            self.body_paused_at = 0
-        self.deadline = self.reactor.now + self.worker.site.body_idle_ns
-        if not self.mask & READ:
-            self.interest(self.mask | READ)
-
-    def _read_body(self, exchange: Exchange) -> None:
-        reactor = self.reactor
-        if exchange.state in (State.CONNECTING, State.DELAYED, State.QUEUED):
-            self.hold_input()
-            return
-        try:
-            count = self.recv_into(reactor.buffer)
-        except BlockingIOError:
-            return
-        except OSError:
-            count = 0
-        if count == 0:
-            self.abort(Cause.CLIENT_LEFT)
-            return
-        self.body_seen += count
-        if exchange.state is State.SENDING:
-            self.deadline = reactor.now + self.worker.site.body_idle_ns
-        if self.follower is not None:
-            pieces = self._follow(exchange, reactor.view[:count].tobytes())
-            if pieces is None:
-                return
-            exchange.pass_body(b"".join(pieces), last=not exchange.body_open)
-        else:
-            take = min(count, self.body_left)
-            self.body_left -= take
-            if take < count:
-                self.data = reactor.view[take:count].tobytes()
-            exchange.pass_body(reactor.view[:take], last=not self.body_left)
-        upstream = exchange.upstream
-        if exchange.body_open and upstream is not None and upstream.out:
-            self.body_paused_at = reactor.now
-            self.interest(self.mask & ~READ)
-            self.deadline = reactor.now + exchange.target.response_ns
-        elif not exchange.body_open:
-            self.body_began_at = 0
-
-    def check_rate(self, now: int) -> None:
-        """End a body that arrives too slowly."""
-        exchange = self.exchange
-        if exchange is None or not self.body_began_at or self.body_paused_at or exchange.state is not State.SENDING:
-            return
-        limits = exchange.site.snapshot.limits
-        passed_s = (now - self.body_began_at) / 1e9
-        wanted = limits.min_rate_bytes_per_s * passed_s if passed_s > limits.min_rate_after_s else 0
-        if self.body_seen < wanted:
-            exchange.answer(Cause.BODY_SLOW)
-
-    def hold_input(self) -> None:
-        """Read nothing while the exchange waits; a client that leaves is still noticed."""
-        self.interest(PEER_CLOSED | (self.mask & WRITE))
-
-    def resume_input(self) -> None:
-        """Read again."""
-        self.interest(READ | (self.mask & WRITE))
-
-    def _read_ahead(self, exchange: Exchange) -> None:
-        """The client sends during its exchange: pipelined requests, or its end."""
-        if self.lingering >= 0:
-            self._throw_away()
-            return
-        if exchange.state in (State.PARKED, State.QUEUED) or len(self.data) >= AHEAD_BYTES:
-            self.hold_input()
-            return
-        view = self.reactor.view[: AHEAD_BYTES - len(self.data)]
-        try:
-            count = self.recv_into(view)
-        except BlockingIOError:
-            return
-        except OSError:
-            count = 0
-            self.abort(Cause.CLIENT_LEFT)
-            return
-        if count == 0:
-            if self.worker.site.snapshot.limits.half_close:
-                exchange.close = True
-                self.interest(self.mask & ~READ)
-            else:
-                self.abort(Cause.CLIENT_LEFT)
-            return
-        self.data += view[:count].tobytes()
-
-    # --- answers -----------------------------------------------------------------------------------------------
-
-    def respond(self, data: bytes) -> None:
-        """Send a whole answer in phase two of this turn."""
-        exchange = self.exchange
-        if exchange is not None:
-            exchange.downstream = True
-        if self.out:
-            self.out += data
-        else:
-            self.out = data
-            self.reactor.sends.append(self)
-        if exchange is not None:
-            self.deadline = self.reactor.now + exchange.site.send_idle_ns
-
-    def respond_now(self, head: bytes, body: memoryview) -> None:
-        """Send a whole answer whose body lies in the receive buffer."""
-        exchange = self.exchange
-        if exchange is not None:
-            exchange.downstream = True
-            self.deadline = self.reactor.now + exchange.site.send_idle_ns
-        self.write(body, head)
-
-    def respond_pieces(self, pieces: "list[bytes | memoryview]") -> None:
-        """Send a whole answer that lies in several pieces without copying them together first."""
-        exchange = self.exchange
-        if self.closed or self.out or len(pieces) > MOST_PIECES:
-            self.respond(b"".join(pieces))
-            return
-        if exchange is not None:
-            exchange.downstream = True
-            self.deadline = self.reactor.now + exchange.site.send_idle_ns
-        try:
-            sent = self.sock.sendmsg(pieces)
-        except BlockingIOError:
-            sent = 0
-        except OSError as error:
-            self.send_failed(error)
-            return
-        if sent != sum(map(len, pieces)):
-            self.out = b"".join(pieces)[sent:]
-            self.interest(self.mask | WRITE)
-
-    def respond_piped(self, text: bytes, pipe: Pipe) -> None:
-        """Send a whole answer whose end is in a pipe. What the client does not take at once is copied out of that."""
-        exchange = self.exchange
-        if self.closed:
-            return
-        if exchange is not None:
-            exchange.downstream = True
-            self.deadline = self.reactor.now + exchange.site.send_idle_ns
-        sent = 0
-        try:
-            if not self.out:
-                sent = self.sock.send(text, socket.MSG_MORE)  # type: ignore[call-arg]  # a plain one, or there is no pipe
-            if sent == len(text):
-                pipe.let_out(self.fd, more=False)
-        except BlockingIOError:
-            pass
-        except OSError as error:
-            self.send_failed(error)
-            return
-        if sent != len(text) or pipe.held:
-            self.out = b"".join((self.out, text[sent:], pipe.drain()))
-            self.interest(self.mask | WRITE)
-
-    def flush(self) -> None:
-        """See Stream; the ordinary end of an exchange by hand: its small answer goes whole."""
-        exchange = self.exchange
-        out = self.out
-        if exchange is None or not exchange.complete or self.mask != READ or not out or self.closed:
-            super().flush()
-            return
-        try:
-            sent = self.send(out)
-        except OSError:  # it is full or broken: the general way finds out again
-            super().flush()
-            return
-        if sent == len(out):
-            self.out = b""
-            self.exchange_over()
-        else:
-            self.out = out[sent:]
-            self.interest(READ | WRITE)
-            self.progressed(sent)
-
-    def drained(self) -> None:
-        """See Stream."""
-        exchange = self.exchange
-        if exchange is None:
-            return
-        if exchange.complete:
-            self.exchange_over()
-        elif exchange.upstream is not None:
-            if exchange.state is State.STREAMING:
-                self.deadline = self.reactor.now + exchange.site.response_idle_ns
-            exchange.upstream.may_go_on()
-
-    def progressed(self, sent: int) -> None:
-        """See Stream: a client that takes something is not stalled."""
-        if sent and self.exchange is not None:
-            self.deadline = self.reactor.now + self.exchange.site.send_idle_ns
 
     def exchange_over(self) -> None:
         """The answer is with the kernel: book the exchange, go on with the next request or end."""
@@ -640,29 +357,6 @@ class Downstream(Stream):
         if exchange.outcome is Outcome.US or exchange.body_open or self.data:
             self.linger()
         else:
-            self.close()
-
-    def linger(self) -> None:
-        """Say that nothing more comes, and throw away what still arrives for a moment."""
-        self.lingering = LINGER_BYTES
-        self.data = b""
-        self.deadline = self.reactor.now + LINGER_NS
-        try:
-            self.sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            self.close()
-            return
-        self.interest(READ)
-
-    def _throw_away(self) -> None:
-        try:
-            count = self.recv_into(self.reactor.buffer)
-        except BlockingIOError:
-            return
-        except OSError:
-            count = 0
-        self.lingering -= count
-        if count == 0 or self.lingering < 0:
             self.close()
 
     # --- time --------------------------------------------------------------------------------------------------
