@@ -150,7 +150,7 @@ class Peer:
             case "listeners":
                 self._listeners(message["listeners"], fds)
             case "exchanges":
-                found = self.plane.describe_exchanges(message.get("node"), int(message.get("limit", 100)))
+                found = underway.describe(self.plane, message.get("node"), int(message.get("limit", 100)))
                 self.send({"type": "exchanges", "exchanges": found})
             case "held-back":
                 self.send({"type": "held-back", "exchanges": underway.held_back(self.plane)})

@@ -11,56 +11,35 @@ from typing import Any
 from balancer.core import parking
 from balancer.core.exchange import Cause
 from balancer.core.retry import Budget
-from balancer.model import Admin, Listener, Node, Outcome, Snapshot
-from balancer.net.attempts import Attempts
+from balancer.model import Admin, Listener, Node, Snapshot
 from balancer.net.claims import Claims
-from balancer.net.clock import WallClock
 from balancer.net.downstream import Downstream
 from balancer.net.exchange import Exchange
+from balancer.net.ledger import Ledger
 from balancer.net.listener import Acceptor, Gate
-from balancer.net.logwriter import LogWriter
-from balancer.net.nodes import NodeState, observe
+from balancer.net.nodes import NodeState
 from balancer.net.pipes import Pipes
 from balancer.net.poller import READ
-from balancer.net.reactor import HEARTBEAT_NS, Reactor
+from balancer.net.reactor import Reactor
 from balancer.net.site import Site
 from balancer.net.tls import ListenerContexts, TlsClient, node_context
 from balancer.net.tunnel import Tunnels
 from balancer.net.turnedaway import TurnedAway
 from balancer.net.waiting import Line, ParkingLot, Queue
-from balancer.observe.accesslog import Formatter, make_formatter
+from balancer.observe.accesslog import make_formatter
 from balancer.scoreboard import (
-    CODES,
     L_CELLS,
-    L_DURATION,
-    L_REQUESTS,
-    METHODS,
-    OUTCOME_CELLS,
     REJECT_REASONS,
-    ROW_CELLS,
     STATE_LISTENING,
     STATE_STOPPING,
     W_ACCEPTED,
-    W_BEAT_NS,
     W_CONNECTIONS,
-    W_CONNECTIONS_TOTAL,
     W_GENERATION,
     W_LISTENERS,
-    W_LOG_DROPPED,
-    W_LOG_LINES,
-    W_LOOP_LAG_MAX_NS,
-    W_LOOPS,
-    W_OUT_NODE,
-    W_OVERHEAD_HISTOGRAM,
     W_PAUSED_GENERATION,
-    W_QUEUE_HISTOGRAM,
     W_REJECTED,
-    W_REQUEST_BYTES,
-    W_RESPONSE_BYTES,
     W_RETRIES_BUDGETED,
-    W_RETRIES_RECOVERED,
     W_STATE,
-    WORKERS,
     Scoreboard,
 )
 
@@ -69,32 +48,17 @@ logger = logging.getLogger(__name__)
 SURPLUS = 64  # connections over the limit that are told so; those over these are just closed
 HEALTH_NS = 10_000_000  # control's verdicts are looked at this often, besides wake-ups
 LAST_WORDS_NS = 500_000_000  # before the deadline of a stop those that still wait are told
-METHOD_INDEX = {method.encode(): index for index, method in enumerate(METHODS)}
-CODE_INDEX = {code: index for index, code in enumerate(CODES)}
-FEW_NODES = 4  # have their tallies written each turn
-TALLIES = 16  # of each of more nodes are worth a write
-TALLIES_NS = 50_000_000  # longer than this none waits
-_NODE = Outcome.NODE  # looking a member up in its enum costs 90 ns, hashing one 150
-OTHER_METHOD, OTHER_CODE = len(METHODS) - 1, len(CODES) - 1
 
 
-class Plane:
+class Plane(Ledger):
     """All connections, nodes and waiting lines of one worker, on one reactor."""
 
     def __init__(self, reactor: Reactor, board: Scoreboard, slot: int, wakes: list[int], log_fd: int = 1) -> None:
-        self.reactor = reactor
-        self.board = board
-        self.cells: memoryview[int] = board.cells
-        self.slot = slot
-        self.row = WORKERS + slot * ROW_CELLS
+        super().__init__(reactor, board, slot, log_fd)
         self.claims = Claims(board, slot, wakes)
         self.nodes: dict[int, NodeState] = {}
         self.clients: set[Downstream] = set()
         self.pipes = Pipes()
-        self.clock = WallClock()
-        self.log = LogWriter(log_fd)
-        self.formatter: Formatter | None = None
-        self.gates: dict[int, Gate] = {}
         self.sockets: dict[int, list[Acceptor]] = {}
         self.site = Site(Snapshot(0, ""), {}, self.claims)
         self.waiting = False
@@ -107,61 +71,11 @@ class Plane:
         self.final = False  # and the whole balancer with us
         self.stop_at = 0
         self.tunnels_end_at = 0
-        self.tell_event: Callable[[dict[str, Any]], None] = lambda _event: None
-        self.accepted = 0
-        self.accepted_cell = self.row + W_ACCEPTED
-        self._answered_cell = self.row + W_OUT_NODE
         self._connections_cell = self.row + W_CONNECTIONS
         self._next_health = 0
-        self._next_beat = 0
         self._health_dirty = True
-        # Tallies of this turn.
-        self._request_bytes = self._response_bytes = self._connections = 0
-        self.tallied: list[NodeState] = []  # nodes with tallies
-        self._ended = self._tallied_at = 0  # exchanges since, and when, those of nodes were written last
-        self._overheads: list[int] = []
-        self._queue_times: list[int] = []
         reactor.turn_ends.append(self.turn_end)
         reactor.sweeps.append(self.sweep)
-
-    # --- the ledger ---------------------------------------------------------------------------------------------
-
-    def accept(self) -> None:
-        """Book an exchange as accepted, before anything else is done with it."""
-        self.cells[self.accepted_cell] += 1
-        self.accepted += 1
-
-    def exchange_ended(self, exchange: Attempts) -> None:
-        """Book its outcome: tallies and log line first, the outcome last."""
-        now = self.reactor.now
-        duration = now - exchange.started_at
-        gate = exchange.client.gate
-        key = (exchange.method, exchange.status)
-        codes = gate.codes
-        codes[key] = codes.get(key, 0) + 1
-        gate.durations.append(duration)
-        self._ended += 1
-        waited_ns = exchange.waited_ns
-        if waited_ns:
-            self._queue_times.append(waited_ns)
-        if exchange.attempts > 1 and exchange.status and exchange.cause is Cause.OK:
-            self.count(W_RETRIES_RECOVERED)
-        done_at = exchange.done_at
-        if done_at:
-            # Time in the balancer itself: all but waiting in line and what the node took.
-            self._overheads.append(duration - waited_ns - done_at + exchange.chosen_at)
-        self._request_bytes += exchange.request_bytes
-        self._response_bytes += exchange.response_bytes
-        if self.formatter is not None:
-            self.log.add(self.formatter(exchange, self.clock, now))
-        if exchange.outcome is _NODE:
-            self.cells[self._answered_cell] += 1
-        else:
-            self.cells[self.row + OUTCOME_CELLS[exchange.outcome]] += 1
-
-    def count(self, cell: int) -> None:
-        """Add one to a cell of our row."""
-        self.cells[self.row + cell] += 1
 
     def may_retry(self) -> bool:
         """Whether the budget that all workers share has a retry left; book it as `W_RETRIES_BUDGETED`.
@@ -362,62 +276,12 @@ class Plane:
             if self.queue.exchanges:
                 self.queue.look()
         if self._ended or self._connections:
-            self._flush_tallies()
+            self.flush_tallies()
         if self.log.lines:
-            self._write_log()
+            self.write_log()
         if now >= self._next_beat:
-            self._beat(now)
-
-    def _flush_tallies(self) -> None:
-        cells, row = self.cells, self.row
-        nodes, now = self.tallied, self.reactor.now
-        # Few at each of many nodes wait for more to come (or for `sweep`): 64 nodes cost as much as 2.
-        if len(nodes) <= FEW_NODES or self._ended >= TALLIES * len(nodes) or now - self._tallied_at >= TALLIES_NS:
-            for node in nodes:
-                node.flush_tallies()
-            nodes.clear()
-            self._ended, self._tallied_at = 0, now
-        for gate in self.gates.values():
-            if gate.durations:
-                observe(cells, gate.cell + L_DURATION, gate.durations)
-                gate.durations.clear()
-                for (method, status), count in gate.codes.items():
-                    index = METHOD_INDEX.get(method, OTHER_METHOD) * len(CODES) + CODE_INDEX.get(status, OTHER_CODE)
-                    cells[gate.cell + L_REQUESTS + index] += count
-                gate.codes.clear()
-        if self._overheads:
-            observe(cells, row + W_OVERHEAD_HISTOGRAM, self._overheads)
-            self._overheads.clear()
-        if self._queue_times:
-            observe(cells, row + W_QUEUE_HISTOGRAM, self._queue_times)
-            self._queue_times.clear()
-        if self._request_bytes or self._response_bytes:
-            cells[row + W_REQUEST_BYTES] += self._request_bytes
-            cells[row + W_RESPONSE_BYTES] += self._response_bytes
-            self._request_bytes = self._response_bytes = 0
-        if self._connections:
-            cells[row + W_CONNECTIONS_TOTAL] += self._connections
-            self._connections = 0
-
-    def _write_log(self) -> None:
-        wait_ns = self.log.write(self.reactor.now)
-        if wait_ns:
-            self.reactor.want_turn(wait_ns)
-
-    def _beat(self, now: int) -> None:
-        self._next_beat = now + HEARTBEAT_NS
-        cells, row, reactor = self.cells, self.row, self.reactor
-        cells[row + W_BEAT_NS] = now
-        cells[row + W_LOOPS] += reactor.turns
-        reactor.turns = 0
-        cells[row + W_LOOP_LAG_MAX_NS] = max(cells[row + W_LOOP_LAG_MAX_NS], reactor.lag_max_ns)
-        self.clock.adjust()
-        self._budget.sample(now / 1e9, self.claims.total(W_ACCEPTED), self.claims.total(W_RETRIES_BUDGETED))
-        cells[row + W_LOG_LINES] += self.log.take_written()
-        dropped = self.log.take_dropped()
-        if dropped:
-            cells[row + W_LOG_DROPPED] += dropped
-            self.tell_event({"type": "event", "kind": "log-full", "dropped": dropped})
+            self.beat(now)
+            self._budget.sample(now / 1e9, self.claims.total(W_ACCEPTED), self.claims.total(W_RETRIES_BUDGETED))
 
     def sweep(self) -> None:
         """Deadlines. A pass over 5 000 idle connections is 0.2 ms four times a second."""
@@ -509,30 +373,5 @@ class Plane:
     def close(self) -> None:
         """Write what is left; the process ends."""
         self.turn_end()
-        self._beat(self.reactor.now)
+        self.beat(self.reactor.now)
         self.log.close()
-
-    # --- what people ask ---------------------------------------------------------------------------------------------
-
-    def describe_exchanges(self, node: str | None, limit: int) -> list[dict[str, Any]]:
-        """Return what is under way, oldest first."""
-        now = self.reactor.now
-        open_ones = [client.exchange for client in self.clients if client.exchange is not None]
-        open_ones += [tunnel.exchange for tunnel in self.tunnels.open_ones]
-        found = []
-        for exchange in sorted(open_ones, key=lambda item: item.started_at):
-            at = exchange.node or exchange.tunnel_node
-            name = at.node.name if at is not None else None
-            if node is None or node == name:
-                found.append(
-                    {
-                        "request_id": exchange.request_id.decode("latin-1"),
-                        "method": exchange.method.decode("latin-1"),
-                        "path": exchange.path.partition(b"?")[0].decode("latin-1"),
-                        "node": name,
-                        "age_s": round((now - exchange.started_at) / 1e9, 3),
-                        "state": exchange.state.name.lower(),
-                        "client": exchange.client_address or exchange.client.peer,
-                    }
-                )
-        return found[:limit]

@@ -1,7 +1,7 @@
-"""What a drain asks of a worker: what still runs at nodes, and ending it by force."""
+"""What runs in a worker: for people who ask, for a drain that waits, and ending it by force."""
 
 from collections.abc import Iterator
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from balancer.core.exchange import NO_ANSWER, Cause
 
@@ -9,6 +9,30 @@ if TYPE_CHECKING:
     from balancer.net.exchange import Exchange
     from balancer.net.plane import Plane
     from balancer.net.tunnel import Tunnel
+
+
+def describe(plane: "Plane", node: str | None, limit: int) -> list[dict[str, Any]]:
+    """Return what is under way, oldest first."""
+    now = plane.reactor.now
+    open_ones = [client.exchange for client in plane.clients if client.exchange is not None]
+    open_ones += [tunnel.exchange for tunnel in plane.tunnels.open_ones]
+    found = []
+    for exchange in sorted(open_ones, key=lambda item: item.started_at):
+        at = exchange.node or exchange.tunnel_node
+        name = at.node.name if at is not None else None
+        if node is None or node == name:
+            found.append(
+                {
+                    "request_id": exchange.request_id.decode("latin-1"),
+                    "method": exchange.method.decode("latin-1"),
+                    "path": exchange.path.partition(b"?")[0].decode("latin-1"),
+                    "node": name,
+                    "age_s": round((now - exchange.started_at) / 1e9, 3),
+                    "state": exchange.state.name.lower(),
+                    "client": exchange.client_address or exchange.client.peer,
+                }
+            )
+    return found[:limit]
 
 
 def held_back(plane: "Plane") -> int:

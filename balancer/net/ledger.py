@@ -1,0 +1,161 @@
+"""What a worker writes down of its exchanges: ledger, statistics, access log, heartbeat."""
+
+from collections.abc import Callable
+from typing import Any
+
+from balancer.core.exchange import Cause
+from balancer.model import Outcome
+from balancer.net.attempts import Attempts
+from balancer.net.clock import WallClock
+from balancer.net.listener import Gate
+from balancer.net.logwriter import LogWriter
+from balancer.net.nodes import NodeState, observe
+from balancer.net.reactor import HEARTBEAT_NS, Reactor
+from balancer.observe.accesslog import Formatter
+from balancer.scoreboard import (
+    CODES,
+    L_DURATION,
+    L_REQUESTS,
+    METHODS,
+    OUTCOME_CELLS,
+    ROW_CELLS,
+    W_ACCEPTED,
+    W_BEAT_NS,
+    W_CONNECTIONS_TOTAL,
+    W_LOG_DROPPED,
+    W_LOG_LINES,
+    W_LOOP_LAG_MAX_NS,
+    W_LOOPS,
+    W_OUT_NODE,
+    W_OVERHEAD_HISTOGRAM,
+    W_QUEUE_HISTOGRAM,
+    W_REQUEST_BYTES,
+    W_RESPONSE_BYTES,
+    W_RETRIES_RECOVERED,
+    WORKERS,
+    Scoreboard,
+)
+
+METHOD_INDEX = {method.encode(): index for index, method in enumerate(METHODS)}
+CODE_INDEX = {code: index for index, code in enumerate(CODES)}
+FEW_NODES = 4  # have their tallies written each turn
+TALLIES = 16  # of each of more nodes are worth a write
+TALLIES_NS = 50_000_000  # longer than this none waits
+_NODE = Outcome.NODE  # looking a member up in its enum costs 90 ns, hashing one 150
+OTHER_METHOD, OTHER_CODE = len(METHODS) - 1, len(CODES) - 1
+
+
+class Ledger:
+    """The part of `Plane` that keeps the books of one worker."""
+
+    def __init__(self, reactor: Reactor, board: Scoreboard, slot: int, log_fd: int) -> None:
+        self.reactor = reactor
+        self.board = board
+        self.cells: memoryview[int] = board.cells
+        self.slot = slot
+        self.row = WORKERS + slot * ROW_CELLS
+        self.clock = WallClock()
+        self.log = LogWriter(log_fd)
+        self.formatter: Formatter | None = None
+        self.gates: dict[int, Gate] = {}
+        self.tell_event: Callable[[dict[str, Any]], None] = lambda _event: None
+        self.accepted = 0
+        self.accepted_cell = self.row + W_ACCEPTED
+        self._answered_cell = self.row + W_OUT_NODE
+        self._next_beat = 0
+        # Tallies of this turn.
+        self._request_bytes = self._response_bytes = self._connections = 0
+        self.tallied: list[NodeState] = []  # nodes with tallies
+        self._ended = self._tallied_at = 0  # exchanges since, and when, those of nodes were written last
+        self._overheads: list[int] = []
+        self._queue_times: list[int] = []
+
+    def accept(self) -> None:
+        """Book an exchange as accepted, before anything else is done with it."""
+        self.cells[self.accepted_cell] += 1
+        self.accepted += 1
+
+    def exchange_ended(self, exchange: Attempts) -> None:
+        """Book its outcome: tallies and log line first, the outcome last."""
+        now = self.reactor.now
+        duration = now - exchange.started_at
+        gate = exchange.client.gate
+        key = (exchange.method, exchange.status)
+        codes = gate.codes
+        codes[key] = codes.get(key, 0) + 1
+        gate.durations.append(duration)
+        self._ended += 1
+        waited_ns = exchange.waited_ns
+        if waited_ns:
+            self._queue_times.append(waited_ns)
+        if exchange.attempts > 1 and exchange.status and exchange.cause is Cause.OK:
+            self.count(W_RETRIES_RECOVERED)
+        done_at = exchange.done_at
+        if done_at:
+            # Time in the balancer itself: all but waiting in line and what the node took.
+            self._overheads.append(duration - waited_ns - done_at + exchange.chosen_at)
+        self._request_bytes += exchange.request_bytes
+        self._response_bytes += exchange.response_bytes
+        if self.formatter is not None:
+            self.log.add(self.formatter(exchange, self.clock, now))
+        if exchange.outcome is _NODE:
+            self.cells[self._answered_cell] += 1
+        else:
+            self.cells[self.row + OUTCOME_CELLS[exchange.outcome]] += 1
+
+    def count(self, cell: int) -> None:
+        """Add one to a cell of our row."""
+        self.cells[self.row + cell] += 1
+
+    def flush_tallies(self) -> None:
+        """Write the statistics of this turn."""
+        cells, row = self.cells, self.row
+        nodes, now = self.tallied, self.reactor.now
+        # Few at each of many nodes wait for more to come (or for `sweep`): 64 nodes cost as much as 2.
+        if len(nodes) <= FEW_NODES or self._ended >= TALLIES * len(nodes) or now - self._tallied_at >= TALLIES_NS:
+            for node in nodes:
+                node.flush_tallies()
+            nodes.clear()
+            self._ended, self._tallied_at = 0, now
+        for gate in self.gates.values():
+            if gate.durations:
+                observe(cells, gate.cell + L_DURATION, gate.durations)
+                gate.durations.clear()
+                for (method, status), count in gate.codes.items():
+                    index = METHOD_INDEX.get(method, OTHER_METHOD) * len(CODES) + CODE_INDEX.get(status, OTHER_CODE)
+                    cells[gate.cell + L_REQUESTS + index] += count
+                gate.codes.clear()
+        if self._overheads:
+            observe(cells, row + W_OVERHEAD_HISTOGRAM, self._overheads)
+            self._overheads.clear()
+        if self._queue_times:
+            observe(cells, row + W_QUEUE_HISTOGRAM, self._queue_times)
+            self._queue_times.clear()
+        if self._request_bytes or self._response_bytes:
+            cells[row + W_REQUEST_BYTES] += self._request_bytes
+            cells[row + W_RESPONSE_BYTES] += self._response_bytes
+            self._request_bytes = self._response_bytes = 0
+        if self._connections:
+            cells[row + W_CONNECTIONS_TOTAL] += self._connections
+            self._connections = 0
+
+    def write_log(self) -> None:
+        """Write the lines that are worth it."""
+        wait_ns = self.log.write(self.reactor.now)
+        if wait_ns:
+            self.reactor.want_turn(wait_ns)
+
+    def beat(self, now: int) -> None:
+        """Say that this worker is alive, and how it goes."""
+        self._next_beat = now + HEARTBEAT_NS
+        cells, row, reactor = self.cells, self.row, self.reactor
+        cells[row + W_BEAT_NS] = now
+        cells[row + W_LOOPS] += reactor.turns
+        reactor.turns = 0
+        cells[row + W_LOOP_LAG_MAX_NS] = max(cells[row + W_LOOP_LAG_MAX_NS], reactor.lag_max_ns)
+        self.clock.adjust()
+        cells[row + W_LOG_LINES] += self.log.take_written()
+        dropped = self.log.take_dropped()
+        if dropped:
+            cells[row + W_LOG_DROPPED] += dropped
+            self.tell_event({"type": "event", "kind": "log-full", "dropped": dropped})
