@@ -14,6 +14,7 @@ from balancer.demo import database, files, layout, names, processes, release
 from balancer.demo.layout import Layout, Node
 from balancer.demo.processes import PYTHON, Processes, python, tail
 from balancer.demo.stopping import whole
+from balancer.demo.traffic import NO_TLS
 from balancer.errors import BalanceError
 
 START_DEADLINE_S = 60.0
@@ -92,7 +93,7 @@ class Site:
         return f"{found['addresses'][0]}login#{found['code']}"
 
     async def _admin(self, method: str, path: str) -> dict[str, Any]:
-        transport = httpx.AsyncHTTPTransport(uds=str(self.layout.admin_socket))
+        transport = httpx.AsyncHTTPTransport(uds=str(self.layout.admin_socket), verify=NO_TLS)
         async with httpx.AsyncClient(base_url="http://localhost", transport=transport, timeout=5) as client:
             found: dict[str, Any] = (await client.request(method, path)).json()
             return found
