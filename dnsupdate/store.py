@@ -335,8 +335,11 @@ class Store:
 
     async def mark_all(self, lease: Lease) -> None:
         """Look at every host again: the templates are others."""
-        async with self.leased(lease) as connection:
+        async with self.connection() as connection, connection.transaction():
+            # In the order of `register`, which other processes call as they start: the lock, then the lease's row.
             await connection.execute(_SQL["lock_changes"])
+            if await connection.fetchval(_SQL["renew"], lease.target, lease.epoch, lease.seconds) is None:
+                raise LeaseLostError(f"the lease of {lease.target} with epoch {lease.epoch} is over")
             await connection.execute(_SQL["mark_all"], lease.target)
 
     async def redo(self, lease: Lease, uuids: Iterable[str]) -> None:

@@ -4,7 +4,7 @@ import asyncio
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 from typing import Any
@@ -232,3 +232,19 @@ async def test_of_two_followers_the_one_that_read_earlier_changes_nothing_later(
 
         assert (await once(late, store, STRICT)).changed == 0
         assert await db.fetchval("SELECT facts -> 'ips' ->> 0 FROM dns_hosts") == "192.0.2.2"
+
+
+async def test_processes_that_start_while_one_marks_all_hosts_do_not_deadlock(dsn: str) -> None:
+    async with Store.open(dsn) as store, Store.open(dsn) as other:
+        await store.register("main", "builtin")
+        found = await store.acquire("main", "api1", 60.0)
+        assert found is not None
+
+        async def repeat(work: Callable[[], Awaitable[None]]) -> None:
+            for _ in range(100):
+                await work()
+
+        async with asyncio.TaskGroup() as tasks:
+            tasks.create_task(repeat(lambda: store.mark_all(found[0])))
+            for _ in range(2):
+                tasks.create_task(repeat(lambda: other.register("main", "builtin")))
