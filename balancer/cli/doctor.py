@@ -58,9 +58,10 @@ def doctor(
     from balancer.control.doctor import gathering, report
     from balancer.control.doctor.facts import Thresholds
 
-    loaded = load(lookup.find(config))
-    loaded.require()
-    loaded = loaded.also(dns_faults(loaded))
+    path = lookup.find(config)
+    loaded, alone = load(path), load(path, look_at_files=False)
+    alone.require()
+    loaded = replace(alone, faults=loaded.faults).also(dns_faults(alone))  # what is wrong with its files is a finding
     where = connect(admin or f"unix:{loaded.config.admin.socket}", admin_token_file)
     status, status_fault = (None, "--offline") if offline else _status(where)
     jobs, jobs_fault = doctorfacts.jobs(api_config, seconds(timeout))

@@ -234,6 +234,26 @@ def test_what_check_warns_of_is_found(site: SpoilSite) -> None:
     assert "everybody is a trusted proxy" in found["evidence"]
 
 
+def test_a_secret_that_cannot_be_used_is_found_and_the_rest_is_looked_at(site: SpoilSite) -> None:
+    pair = certificate(site.folder, "api.test.example", days=10)
+    seen = examined(
+        site,
+        health={"token": {"file": str(site.folder / "no-such-token")}},
+        listen=[{"bind": f"127.0.0.1:{site.port}", "tls": pair}],
+    )
+    assert seen.code == Exit.NO
+    assert seen.rules == {"configuration", "health-token", "certificate-expires"}
+    assert "no-such-token" in seen.findings[0]["evidence"]
+
+
+def test_a_listener_without_its_key_is_found(site: SpoilSite) -> None:
+    pair = certificate(site.folder, "api.test.example")
+    Path(pair["key"]).unlink()
+    found = examined(site, listen=[{"bind": f"127.0.0.1:{site.port}", "tls": pair}]).only("configuration")
+    assert found["severity"] == "error"
+    assert pair["key"] in found["evidence"]
+
+
 def test_pings_without_a_designated_node_are_found(site: SpoilSite) -> None:
     health = {"path": "/_health/ping", "expect": {"json": {"health": "OK"}}, "token": {"file": str(site.token)}}
     versions = {"path": "/discovery/v1/apis/arvados/v1/rest"}

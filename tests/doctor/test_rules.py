@@ -22,6 +22,7 @@ from balancer.control.doctor.facts import (
     NodeFacts,
     Reply,
 )
+from balancer.control.doctor.machine import machine
 from balancer.control.doctor.manual import listing, markdown
 from balancer.control.doctor.report import examine
 from balancer.control.doctor.rules import RULES
@@ -155,6 +156,25 @@ def test_a_change_that_was_forgotten_is_found(
 
 def test_inodes_run_out_as_bytes_do(healthy: Facts) -> None:
     assert "1 of 100 inodes" in found(replace(healthy, disk=Disk("", 50, 100, 1, 100)))["disk-almost-full"]
+
+
+def test_limits_are_read_where_the_kernel_shows_them(tmp_path: Path) -> None:
+    files = {
+        "7/limits": "Limit   Soft Limit  Hard Limit  Units\nMax open files   1024   524288   files\n",
+        "7/status": "Name:\tpython\nUid:\t0\t990\t0\t0\nGid:\t0\t991\t0\t0\nGroups:\t4 27 \n",
+        "sys/net/core/somaxconn": "4096\n",
+        "sys/net/ipv4/ip_local_port_range": "32768\t60999\n",
+        "sys/net/netfilter/nf_conntrack_max": "262144\n",
+    }
+    for name, text in files.items():
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_text(text)
+    read = machine(7, "", tmp_path)
+    assert (read.open_files, read.service_uid, set(read.service_gids)) == (1024, 990, {4, 27, 991})
+    assert (read.somaxconn, read.port_range, read.conntrack_max) == (4096, (32768, 60999), 262144)
+    assert read.conntrack_count is None
+    assert machine(8, "", tmp_path).process == "the limits of worker 8 cannot be read"
+    assert machine(None, "it does not run", tmp_path).process == "it does not run"
 
 
 # --- clocks ------------------------------------------------------------------------------------------------------

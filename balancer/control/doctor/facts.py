@@ -137,7 +137,7 @@ class Disk:
 
 @dataclass(frozen=True, slots=True)
 class Machine:
-    """Limits of the kernel. None: it does not say. `process`: whose limit of open files it is."""
+    """Limits of the kernel. None: it does not say. `process`: whose limit of open files it is, or why it is None."""
 
     cpus: int = 1
     open_files: int | None = None

@@ -3,6 +3,7 @@
 import asyncio
 import ssl
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, field, replace
 from datetime import UTC, datetime
 from pathlib import Path
@@ -42,7 +43,10 @@ _LOGIN = "/login?return_to=/"
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Given:
-    """What the caller knows already. `is_local`: the balancer that gave the status runs on this machine."""
+    """What the caller knows already. `loaded` may have faults, as long as its `config` can be used.
+
+    `is_local`: the balancer that gave the status runs on this machine.
+    """
 
     loaded: Loaded
     status: Document | None
@@ -71,9 +75,9 @@ class _Plan:
 
 
 def facts(given: Given, *, timeout_s: float, wall: Callable[[], float] = wall_clock) -> Facts:
-    """Return everything; takes at most about `timeout_s`. Raises ConfigError when the configuration cannot be used."""
+    """Return everything; takes at most about `timeout_s`. Raises ConfigError when a node's authority cannot be read."""
     loaded = given.loaded
-    config = _with_added(loaded.require(), given.status)
+    config = _with_added(loaded.config, given.status)
     plan = _plan(loaded, config, given.status)
     nodes, anonymous = asyncio.run(_ask(plan, timeout_s, wall))
     worker, why = _worker(given)
@@ -114,20 +118,27 @@ def _with_added(config: Config, status: Document | None) -> Config:
 
 
 def _plan(loaded: Loaded, config: Config, status: Document | None) -> _Plan:
-    targets = build.snapshot(config, generation=0, workers=1).snapshot.nodes
+    without_listeners = config.model_copy(update={"listen": ()})  # their certificates may be what is wrong
+    targets = build.snapshot(without_listeners, generation=0, workers=1).snapshot.nodes
     contexts = plans.contexts(config, targets)
-    token = ""
-    if config.health.token is not None:
-        source = loaded.config.nodes
-        token = reveal(config.health.token, cluster=source.source.cluster if isinstance(source, Inventory) else None)
     drained = {node["name"] for node in status["nodes"] if node["admin"] != "enabled"} if status is not None else set()
     return _Plan(
         config,
         config.preset == "arvados" or loaded.cluster is not None,
         tuple(_address(config, node, contexts.get(node.name)) for node in targets),
-        token,
+        _token(loaded),
         frozenset(drained),
     )
+
+
+def _token(loaded: Loaded) -> str:
+    """Return the token of health checks, "" when it cannot be read: one of the faults says so."""
+    secret, source = loaded.config.health.token, loaded.config.nodes
+    if secret is None:
+        return ""
+    with suppress(ConfigError):
+        return reveal(secret, cluster=source.source.cluster if isinstance(source, Inventory) else None)
+    return ""
 
 
 def _address(config: Config, node: Target, context: ssl.SSLContext | None) -> Address:

@@ -37,12 +37,14 @@ def disk(path: str) -> Disk:
 def machine(worker: int | None, why: str, proc: Path = Path("/proc")) -> Machine:
     """Return the kernel's limits. `worker`: a process of the balancer on this machine; `why` there is none."""
     ports = _text(proc / "sys/net/ipv4/ip_local_port_range").split()
-    limit, owner = (None, why) if worker is None else (_open_files(proc / str(worker)), f"worker {worker}")
+    limit = None if worker is None else _open_files(proc / str(worker))
+    if worker is not None:
+        why = f"worker {worker}" if limit is not None else f"the limits of worker {worker} cannot be read"
     uid, gids = (None, ()) if worker is None else _user(proc / str(worker))
     return Machine(
         cpus=len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1,
         open_files=limit,
-        process=owner,
+        process=why,
         service_uid=uid,
         service_gids=gids,
         somaxconn=_number(proc / "sys/net/core/somaxconn"),

@@ -23,9 +23,7 @@ def open_files(facts: Facts) -> Result:
     """RLIMIT_NOFILE."""
     limit, needed = facts.machine.open_files, 2 * facts.config.limits.connections + _SPARE_FILES
     if limit is None:
-        yield from unseen(
-            "open files", facts.machine.process or "the limit of the balancer's processes is not readable"
-        )
+        yield from unseen("open files", facts.machine.process)
     elif limit < needed:
         evidence = f"{facts.machine.process} may open {limit} files; {facts.config.limits.connections} connections"
         yield Found("nofile", f"{evidence} need {needed}", f"LimitNOFILE={max(needed, 65536)}")
