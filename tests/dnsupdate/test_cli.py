@@ -175,6 +175,28 @@ async def test_a_database_that_is_away_is_exit_four_and_the_hook_keeps_its_entry
     assert list((cli.folder / "spool").glob("0*.json")) == []
 
 
+def shell(text: str) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(text, shell=True, capture_output=True, text=True, check=False, timeout=60)  # noqa: S602
+
+
+async def test_the_update_command_of_the_example_reaches_the_name_server(cli: Cli) -> None:
+    page = (Path(__file__).parents[2] / "examples" / "dns" / "unmodified.md").read_text()
+    line = next(line for line in page.splitlines() if line.startswith("DNSServerUpdateCommand: "))
+    # As an unmodified server does it: the values are put into the text, and a shell runs it.
+    command = line.removeprefix("DNSServerUpdateCommand: ").replace("/etc/arv-balance/dns.yml", str(cli.config))
+    command = command.replace("arv-balance", f"{sys.executable} -P -m balancer.cli", 1)
+    for name, ip in (("compute8", "192.0.2.8"), ("compute9", "192.0.2.9"), ("compute8", "192.0.2.18")):
+        text = command.replace("%{hostname}", name).replace("%{ip_address}", ip)
+        assert shell(text).returncode == 0
+    cli("sync")
+    assert cli.server.process is not None
+    assert cli.server.process.dig(f"compute8.{FORWARD}") == ["192.0.2.18"]
+    assert cli.server.process.dig(f"9.{REVERSE}", "PTR") == [f"compute9.{FORWARD}"]
+    refused = shell(command.replace("%{hostname}", "'a;$(id)'").replace("%{ip_address}", "192.0.2.10"))
+    assert refused.returncode != 0
+    assert "Traceback" not in refused.stderr
+
+
 async def test_files_of_the_classic_strategy_are_taken_over(cli: Cli) -> None:
     folder = cli.folder / "unbound.conf.d"
     folder.mkdir()

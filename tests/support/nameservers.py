@@ -18,6 +18,7 @@ from tests.support.programs import need
 
 KEY = Key("upd.", "hmac-sha256", b"0123456789abcdef0123456789abcdef")
 OTHER_KEY = Key("other.", "hmac-sha256", b"fedcba9876543210fedcba9876543210")
+EXAMPLES = Path(__file__).parents[2] / "examples" / "dns"
 PDNS_SCHEMA = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
 START_DEADLINE_S = 20.0
 
@@ -216,15 +217,24 @@ def powerdns(folder: Path, zones: Sequence[str]) -> NameServer:
         pdnsutil("import-tsig-key", key.name.rstrip("."), key.algorithm, base64.b64encode(key.secret).decode())
     for zone in zones:
         pdnsutil("create-zone", zone.rstrip("."), "localhost")
-        for kind, value in (
-            ("TSIG-ALLOW-DNSUPDATE", "upd"),
-            ("ALLOW-DNSUPDATE-FROM", "127.0.0.0/8"),
-            ("TSIG-ALLOW-AXFR", "upd"),
-            ("SOA-EDIT-DNSUPDATE", "INCREASE"),
-        ):
-            pdnsutil("set-meta", zone.rstrip("."), kind, value)
+        _run_powerdns_example(folder, tool, zone.rstrip("."))
     command = [server, f"--config-dir={folder}"]
     return NameServer("powerdns", folder, port, command, tuple(zones), log=folder / "log")
+
+
+def _run_powerdns_example(folder: Path, tool: str, zone: str) -> None:
+    """Give the rights as the example does it, with loopback as the senders' network."""
+    script = (EXAMPLES / "powerdns.sh").read_text().replace("192.0.2.0/24", "127.0.0.0/8")
+    wrapper = folder / "bin" / "pdnsutil"
+    wrapper.parent.mkdir(exist_ok=True)
+    wrapper.write_text(f'#!/bin/sh\nexec {tool} --config-dir={folder} "$@"\n')
+    wrapper.chmod(0o755)
+    done = subprocess.run(
+        ["sh", "-s", zone, base64.b64encode(KEY.secret).decode()],
+        input=script, capture_output=True, text=True, check=False, cwd=folder,
+        env={**os.environ, "PATH": f"{wrapper.parent}:{os.environ['PATH']}"},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
 
 
 @contextmanager
