@@ -157,7 +157,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "fields named in Connection of answers",
         "fields that Connection names are removed from answers",
-        cells={name: no("only those known by name are") for name in ("haproxy", "nginx", "envoy")},
+        cells={name: no("only those known by name are") for name in ("haproxy", "nginx")},
     ),
     Feature(
         "underscore",
@@ -177,7 +177,7 @@ FEATURES: tuple[Feature, ...] = (
     Feature(
         "http 1.0",
         "HTTP/1.0 without Host gets the default host",
-        cells={name: near("the node's address is sent as Host") for name in ("traefik", "caddy")},
+        cells={"traefik": near("the node's address is sent as Host")},
         keys=("forwarding.default_host",),
     ),
     Feature("websocket", "WebSocket"),
@@ -300,7 +300,6 @@ FEATURES: tuple[Feature, ...] = (
         "the rest of a query with a secret is logged",
         _redacts,
         {
-            "nginx": near("a query that mentions a secret is hidden whole"),
             "traefik": near("paths and queries are not logged at all; lines are found by request id and node"),
         },
         keys=("log.redact",),

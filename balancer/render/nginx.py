@@ -51,6 +51,9 @@ def context(description: Description, options: Mapping[str, str]) -> dict[str, A
         "id_variable": "$http_" + config.request_id.header.lower().replace("-", "_"),
         "accept": nginx_regex(f"~^(?:{accept})$"),
         "new_id": [quote_pattern(_NEW_ID[config.request_id.format][0]), f'"{_NEW_ID[config.request_id.format][1]}"'],
+        "pair": lambda number: nginx_regex(
+            f"~^(?<before{number}>[^?]*[?](?:.*&)?)[^&]*{secrets(config.log.redact)}[^&]*(?<after{number}>(?:&.*)?)$"
+        ),
         "secrets": nginx_regex(f"~^(?<before>[^?]*)[?].*{secrets(config.log.redact)}") if config.log.redact else "",
         "errors": pages.ERRORS,
         "forged": _FORGED,
