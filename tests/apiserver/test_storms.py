@@ -20,7 +20,7 @@ from tests.support.postgres import postgres_server, until
 from tests.support.programs import need
 
 __all__ = ["api_database", "api_template", "postgres_server", "processes"]
-pytestmark = [pytest.mark.pg, pytest.mark.e2e, pytest.mark.timeout(120)]
+pytestmark = [pytest.mark.pg, pytest.mark.e2e, pytest.mark.timeout(240)]
 SYSTEM = "zzzzz-tpzed-000000000000000"
 LEASE_S = 2.0
 FAKETIME = str(next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), ""))
@@ -59,6 +59,8 @@ class Follower:
                     self.connections += 1
                     await socket.send_json({**subscribe, "last_log_id": self.position})
                     async for message in socket:
+                        if message.type is not aiohttp.WSMsgType.TEXT:
+                            break  # a frame was cut in its middle
                         event = json.loads(message.data)
                         if "id" in event:
                             self.seen.append(event["id"])
@@ -137,7 +139,11 @@ class Storm:
         async def ended() -> bool:
             return bool(await self.database.fetchval(sql, begun))
 
-        await until(ended, 25)
+        try:
+            await until(ended, 45)
+        except TimeoutError:
+            row = await self.database.fetchrow("SELECT * FROM periodic_job WHERE name = 'trash_sweep'")
+            pytest.fail(f"no run of the sweep since {begun}: {row}")
 
 
 @asynccontextmanager
@@ -179,7 +185,7 @@ async def _all_is_heard(storm: Storm, followers: list[Follower]) -> None:
     for follower in followers:
         expected = everything if follower.token == ROOT else hers
         with suppress(TimeoutError):  # what is missing says more than that something is
-            await until(partial(_has_heard, follower, len(expected)), 30)
+            await until(partial(_has_heard, follower, len(expected)), 45)
         assert follower.seen == expected
     assert sum(follower.connections for follower in followers) > len(followers)
 
