@@ -50,11 +50,13 @@ class Follower:
     seen: list[int] = field(default_factory=list)
     connections: int = 0
 
-    async def run(self, storm: "Storm") -> None:
+    async def run(self, storm: "Storm", at: int) -> None:
+        """Listen for ever, first at the node of that number."""
         subscribe = {"method": "subscribe", "filters": [["event_type", "in", ["storm"]]]}
         while True:
             with suppress(aiohttp.ClientError, OSError, TimeoutError):
-                url = f"{storm.rng.choice(storm.nodes).base}/websocket?api_token={self.token}"
+                base = storm.rng.choice(storm.nodes).base if self.connections else storm.nodes[at % 3].base
+                url = f"{base}/websocket?api_token={self.token}"
                 async with storm.http.ws_connect(url) as socket:
                     self.connections += 1
                     await socket.send_json({**subscribe, "last_log_id": self.position})
@@ -76,6 +78,7 @@ class Storm:
     database: asyncpg.Connection
     http: aiohttp.ClientSession
     rng: random.Random
+    strikes: random.Random  # of its own, so that a seed strikes the same way whatever the writers draw
     objects: list[str]
     nodes: list[Process] = field(default_factory=list)
     acknowledged: dict[int, str] = field(default_factory=dict)
@@ -115,15 +118,15 @@ class Storm:
 
     async def strike(self) -> None:
         """Do one bad thing to a node."""
-        number = self.rng.randrange(len(self.nodes))
+        number = self.strikes.randrange(len(self.nodes))
         victim = self.nodes[number]
-        match self.rng.choice(["kill", "kill", "freeze", "lost listeners"]):
+        match self.strikes.choice(["kill", "kill", "freeze", "lost listeners"]):
             case "kill":
                 await asyncio.to_thread(victim.kill)
                 self.nodes[number] = await asyncio.to_thread(self.start)
             case "freeze":
                 victim.freeze()
-                await asyncio.sleep(self.rng.uniform(0.5, LEASE_S * 1.5))
+                await asyncio.sleep(self.strikes.uniform(0.5, LEASE_S * 1.5))
                 victim.thaw()
             case _:
                 await self.database.execute(
@@ -153,7 +156,7 @@ async def _storm(processes: Processes, database: str, seed: int) -> AsyncIterato
     connection = await asyncpg.connect(database)
     await connection.execute(_WATCH)
     async with aiohttp.ClientSession() as http:
-        storm = Storm(processes, connection, http, random.Random(seed), [SYSTEM])
+        storm = Storm(processes, connection, http, random.Random(seed), random.Random(seed), [SYSTEM])
         storm.nodes = await asyncio.to_thread(lambda: [storm.start() for _ in range(3)])
         async with client_of(storm.nodes[0].base) as (root,):
             alice: Client = await root.user("alice")
@@ -161,7 +164,7 @@ async def _storm(processes: Processes, database: str, seed: int) -> AsyncIterato
             first = (await root.post("logs", {"log": {"event_type": "begin", "object_uuid": SYSTEM}}))["id"]
         followers = [Follower(token, first) for token in (ROOT, ROOT, str(alice.token), str(alice.token))]
         async with asyncio.TaskGroup() as tasks:
-            running = [tasks.create_task(one.run(storm)) for one in followers]
+            running = [tasks.create_task(one.run(storm, at)) for at, one in enumerate(followers)]
             writers = [tasks.create_task(storm.write()) for _ in range(4)]
             yield storm
             storm.stopping = True
@@ -216,7 +219,7 @@ async def _writes_are_there_once(storm: Storm) -> None:
 
 @pytest.mark.parametrize(
     ("seed", "strikes"),
-    [(1, 4), *(pytest.param(seed, 20, marks=[pytest.mark.slow, pytest.mark.timeout(600)]) for seed in (2, 3, 4))],
+    [(6, 4), *(pytest.param(seed, 20, marks=[pytest.mark.slow, pytest.mark.timeout(600)]) for seed in (2, 3, 4))],
 )
 async def test_a_storm_loses_no_write_no_event_and_no_job(
     processes: Processes, api_database: str, seed: int, strikes: int
