@@ -192,7 +192,7 @@ def free_slot(db: sqlite3.Connection) -> int:
 def record(row: sqlite3.Row) -> dict[str, Any]:
     """Return what an administrator sees of a row."""
     fields = dict(row)
-    return {**fields, "domain": "", "properties": {}, "info": {"ping_secret": fields.pop("ping_secret")}}
+    return {"domain": "", "properties": {}, "info": {"ping_secret": fields.pop("ping_secret")}, **fields}
 
 
 @dataclass(frozen=True, slots=True)
