@@ -21,6 +21,7 @@ from balancer.errors import ConfigError
 
 MAX_BYTES = 8 << 20
 _HOST_DNS = ("DNSServerConfDir", "DNSServerConfTemplate", "DNSServerUpdateCommand", "DNSServerReloadCommand")
+_OUR_HOOK = re.compile(r"\barv-balance\s+dns\s+hook\s")  # writes nothing on its host; any node may run it
 REQUEST_TIMEOUT_S = 300.0  # what Arvados takes when its file does not say
 _Compose: type = getattr(yaml, "CSafeLoader", yaml.SafeLoader)
 
@@ -86,7 +87,7 @@ def read(path: str, *, service: str = "Controller", cluster: str | None = None, 
         external_host=_host(_text(_get(root, "Services", service, "ExternalURL"))),
         skipped=tuple(skipped),
         audit_batch=_number(_get(root, "AuditLogs", "MaxDeleteBatch")),
-        host_dns=tuple(key for key in _HOST_DNS if _text(_get(root, "Containers", "SLURM", "Managed", key))),
+        host_dns=tuple(_host_dns(root)),
     )
 
 
@@ -153,6 +154,13 @@ def _get(node: Node | None, *keys: str) -> Node | None:
     for key in keys:
         node = next((value for name, value in _items(node) if name == key), None)
     return node
+
+
+def _host_dns(root: Node | None) -> Iterator[str]:
+    for key in _HOST_DNS:
+        value = _text(_get(root, "Containers", "SLURM", "Managed", key))
+        if value and not _OUR_HOOK.search(value):
+            yield key
 
 
 def _text(node: Node | None) -> str:

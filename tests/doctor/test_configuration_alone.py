@@ -304,6 +304,13 @@ def test_dns_files_on_every_node_are_found(site: SpoilSite) -> None:
     assert "DNSServerConfDir, DNSServerReloadCommand" in found["evidence"]
 
 
+def test_the_hook_as_update_command_is_the_cure_and_no_finding(site: SpoilSite) -> None:
+    cure = "/usr/bin/arv-balance dns hook --hostname %{hostname} --ip %{ip_address}"
+    for command, rules in (cure, set()), ("update %{hostname}", {"dns-by-host-files"}):
+        managed = {"DNSServerUpdateCommand": command}
+        assert inventoried(site, Containers={"SLURM": {"Managed": managed}}).rules == rules
+
+
 # --- this machine ------------------------------------------------------------------------------------------------
 
 
