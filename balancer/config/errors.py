@@ -1,7 +1,7 @@
 """Faults of a configuration file and how they are shown: place, line, caret, what to write instead."""
 
 import json
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Container, Iterable, Sequence
 from dataclasses import dataclass, replace
 from difflib import get_close_matches
 from enum import StrEnum
@@ -40,7 +40,10 @@ class Span:
 
 @dataclass(frozen=True, slots=True)
 class Fault:
-    """Something wrong at `loc`. `span` is set once the place is known; `at_key` asks for the key's place."""
+    """Something wrong at `loc`. `span` is set once the place is known; `at_key` asks for the key's place.
+
+    `meant`: of an unknown key, the place of the known one that it looks like.
+    """
 
     loc: Loc
     message: str
@@ -48,6 +51,7 @@ class Fault:
     severity: Severity = Severity.ERROR
     at_key: bool = False
     span: Span | None = None
+    meant: Loc = ()
 
     @property
     def path(self) -> str:
@@ -180,6 +184,11 @@ def without_echoes(faults: Iterable[Fault]) -> list[Fault]:
         if fault.severity is Severity.ERROR and fault.loc:
             refused.add(fault.loc)
     return kept
+
+
+def misspelt(faults: Iterable[Fault], written: Container[Loc]) -> frozenset[Loc]:
+    """Return places of keys that are there under a name that is nearly theirs; `written`: places of the file."""
+    return frozenset(fault.meant for fault in faults if fault.meant and fault.meant not in written)
 
 
 def placed(fault: Fault, span: Span) -> Fault:

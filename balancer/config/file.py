@@ -7,7 +7,7 @@ from datetime import UTC, datetime
 from pathlib import Path
 
 from balancer.config import arvados, masking, presets
-from balancer.config.errors import Fault, Severity, as_text, ordered, placed, without_echoes
+from balancer.config.errors import Fault, Severity, as_text, misspelt, ordered, placed, without_echoes
 from balancer.config.inventory import Inventory, Node
 from balancer.config.loader import Document, parse
 from balancer.config.rules import Context, errors, warnings
@@ -81,6 +81,8 @@ def check(document: Document, *, env: Mapping[str, str], look_at_files: bool, no
         return _loaded(document, faults, Config(), None)
     validated = validate(presets.apply(document.data))
     found = [*document.faults, *_empty(document), *validated.faults]
+    meant = misspelt(found, document.spans)
+    found = [fault for fault in found if fault.loc not in meant]
     cluster, unusable = _cluster(validated)
     found += unusable
     config = _with_nodes(validated.config, cluster)
@@ -88,7 +90,7 @@ def check(document: Document, *, env: Mapping[str, str], look_at_files: bool, no
         config=config,
         document=document,
         validated=validated,
-        broken=frozenset(fault.loc for fault in found if fault.loc),
+        broken=meant | {fault.loc for fault in found if fault.loc},
         cluster=cluster,
         env=env,
         look_at_files=look_at_files,
@@ -96,7 +98,7 @@ def check(document: Document, *, env: Mapping[str, str], look_at_files: bool, no
     )
     found += errors(context)
     found = without_echoes(found)
-    found += warnings(replace(context, broken=frozenset(fault.loc for fault in found if fault.loc)))
+    found += warnings(replace(context, broken=meant | {fault.loc for fault in found if fault.loc}))
     return _loaded(document, found, config, cluster)
 
 

@@ -39,7 +39,8 @@ def fault(error: Error, root: type[BaseModel] = Config) -> Fault:
             known = known_keys(tagged[:-1], root)
             near, far = did_you_mean(loc[-1], known, likeness=0.8), did_you_mean(loc[-1], known)
             hint = near or _belongs(loc[-1], root) or far or f"known keys: {', '.join(known)}"
-            return Fault(loc, f"unknown key '{loc[-1]}'", hint, at_key=True)
+            meant = [(*loc[:-1], key) for key in known if hint == f"did you mean '{key}'?"]
+            return Fault(loc, f"unknown key '{loc[-1]}'", hint, at_key=True, meant=meant[0] if meant else ())
         case "missing":
             return Fault(loc, f"missing key '{loc[-1]}'", _example(tagged, root), at_key=True)
         case "literal_error":

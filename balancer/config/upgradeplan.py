@@ -12,7 +12,17 @@ from typing import Annotated, Literal
 from pydantic import BeforeValidator, Field, PlainValidator, ValidationError
 
 from balancer.config import messages
-from balancer.config.errors import Fault, Loc, Severity, as_text, did_you_mean, ordered, placed, without_echoes
+from balancer.config.errors import (
+    Fault,
+    Loc,
+    Severity,
+    as_text,
+    did_you_mean,
+    misspelt,
+    ordered,
+    placed,
+    without_echoes,
+)
 from balancer.config.loader import Document, parse
 from balancer.config.scalars import Duration, Name, Rate, bad, spelled, within
 from balancer.config.section import Secret, Section
@@ -137,7 +147,8 @@ def check(document: Document) -> Plan:
         plan = Plan.model_validate(document.data)
     except ValidationError as exc:
         found += [messages.fault(error, Plan) for error in exc.errors(include_url=False)]
-    found = without_echoes(found)
+    meant = misspelt(found, document.spans)
+    found = without_echoes(fault for fault in found if fault.loc not in meant)
     if plan is not None and not found:
         found += _unfit(plan)
     if plan is None or any(fault.severity is Severity.ERROR for fault in found):

@@ -6,7 +6,7 @@ from pydantic import ValidationError
 from balancer.config.errors import Fault, Span, as_text
 from balancer.config.loader import parse
 from balancer.config.schema import Config
-from tests.config.support import loaded, places
+from tests.config.support import SMALL, loaded, places
 
 FIVE = """
 version: 1
@@ -82,3 +82,8 @@ def test_colour_is_added_around_place_word_and_caret_only() -> None:
     fault = Fault(("a",), "bad", "mend it", span=Span(1, 1, 2))
     painted = as_text([fault], File("a: 1"), lambda style, text: f"<{style}>{text}</>")
     assert painted == "<bold>f.yml:1:1:</> <bad>error:</> a: bad\n    1 | a: 1\n      | <bad>^</> mend it"
+
+
+def test_a_misspelt_key_is_not_also_reported_as_missing() -> None:
+    found = places(SMALL.replace("listen:", "listn:").replace("{url:", "{ulr:", 1))
+    assert found == ["1:1 listn: unknown key 'listn'", "3:10 nodes.api1.ulr: unknown key 'ulr'"]

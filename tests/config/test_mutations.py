@@ -97,6 +97,7 @@ MUTATIONS = (
     Mutation("capacity: 64", "capacity: <6.4", "expected a whole number, got the number 6.4"),
     Mutation("    weight: 50", "    <wieght: 50", "unknown key 'wieght'"),
     Mutation("    url: http://10.0.0.12:8003\n", "", "missing key 'url'", "url"),
+    Mutation("    url: http://10.0.0.12:8003", "    <ulr: http://10.0.0.12:8003", "unknown key 'ulr'", "url"),
     Mutation("https://10.0.0.13", "<https://u:hidden@10.0.0.13", "cannot hold credentials"),
     Mutation("verify: true", "verify: <yes", "expected true or false, got the text 'yes'"),
     Mutation("policy: least_requests", "policy: <least_request", "'least_request' is not one of round_robin"),
