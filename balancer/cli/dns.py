@@ -258,18 +258,18 @@ def _examine(
     names = _primaries(settings, target)
     found = {name: dnswork.run(findings(settings, name, write=write)) for name in names}
     if as_json:
-        shown = {name: [asdict(one) for one in findings] for name, findings in found.items()}
+        shown = {name: [asdict(one) for one in listed] for name, listed in found.items()}
         typer.echo(json.dumps({"schema": "arv-balance/dns-test/v1", "targets": shown}))
     else:
-        for name, findings in found.items():
+        for name, listed in found.items():
             typer.echo(f"target {name}")
-            for one in findings:
+            for one in listed:
                 typer.echo(f"  {_SIGNS[one.level]} {one.subject}: {one.text}")
                 if one.hint:
                     typer.echo(f"      → {one.hint}")
-            if snippets or (mend and medicine.needs_snippet(findings)):
+            if snippets or (mend and medicine.needs_snippet(listed)):
                 _print_snippets(settings, name)
-    is_bad = any(one.level == "error" for findings in found.values() for one in findings)
+    is_bad = any(one.level == "error" for listed in found.values() for one in listed)
     raise typer.Exit(Exit.NO if is_bad else Exit.DONE)
 
 
