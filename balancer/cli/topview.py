@@ -93,7 +93,7 @@ def last_line(seen: Seen, choice: Choice, painter: Painter) -> str:
     if choice.told:
         return choice.told
     state = f"by {choice.sort}{' reversed' if choice.reverse else ''}{', held still' if choice.is_held else ''}"
-    return painter.paint("dim", f"{HELP}  ({state})")
+    return painter.paint("dim", f"{state}   {HELP}")  # what a narrow terminal cuts off is the help
 
 
 def bars(values: Sequence[float | None]) -> str:

@@ -111,8 +111,14 @@ class Screen:
                 self.seen += os.read(self.fd, 65536).decode(errors="replace")
             return text in CODES.sub("", self.seen)
 
-        until(found, 15, f"{text!r} on the screen")
+        try:
+            until(found, 15)
+        except AssertionError:
+            raise AssertionError(f"no {text!r} on the screen, but {CODES.sub('', self.seen)[-2500:]!r}") from None
         self.seen = ""
+
+
+UNSIZED = {name: value for name, value in os.environ.items() if name not in ("COLUMNS", "LINES")}  # the pty has a size
 
 
 @contextmanager
@@ -122,7 +128,7 @@ def terminal(site: Site) -> Iterator[Screen]:
     process = subprocess.Popen(
         [sys.executable, "-P", "-m", "balancer.cli", "top", "--every", "200ms", "--color", "always"],
         stdin=inner, stdout=inner, stderr=inner, cwd=ROOT, start_new_session=True,
-        env={**os.environ, "ARV_BALANCE_ADMIN": f"unix:{site.folder}/admin.sock", "TERM": "xterm"},
+        env={**UNSIZED, "ARV_BALANCE_ADMIN": f"unix:{site.folder}/admin.sock", "TERM": "xterm"},
     )  # fmt: skip
     os.close(inner)
     try:
