@@ -2,6 +2,7 @@
 
 import json
 import random
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING
 
 from balancer.core.exchange import REASON_PHRASES, STATUS, TEXT, Cause, State
@@ -74,7 +75,7 @@ _REJECTED = {
 }
 
 
-class Attempts:
+class Attempts(ABC):
     """The state of an exchange, and the part of `Exchange` that deals with failures and ends.
 
     What an ordinary one never touches are class attributes, so that making one costs only the stores it needs (no
@@ -142,9 +143,9 @@ class Attempts:
     outcome = Outcome.NODE
     cause = Cause.OK
 
+    @abstractmethod
     def start(self) -> None:
         """See Exchange."""
-        raise NotImplementedError  # pragma: no cover
 
     # --- failures -----------------------------------------------------------------------------------------------
 

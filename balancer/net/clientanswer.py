@@ -1,6 +1,7 @@
 """Answers on their way to a client, and the polite end of its connection."""
 
 import socket
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from balancer.core.exchange import State
@@ -30,9 +31,9 @@ class ClientAnswer(Stream):
         self.deadline = self.reactor.now + worker.site.header_ns
         self.lingering = -1  # bytes that may still be thrown away; -1: not ending
 
+    @abstractmethod
     def exchange_over(self) -> None:
         """See Downstream."""
-        raise NotImplementedError  # pragma: no cover
 
     def respond(self, data: bytes) -> None:
         """Send a whole answer in phase two of this turn."""

@@ -1,5 +1,6 @@
 """The body of a client's request on its way to a node, and what else a client sends during its exchange."""
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from balancer.core.chunked import ChunkFollower
@@ -28,9 +29,9 @@ class RequestBody(ClientAnswer):
         self.follower: ChunkFollower | None = None  # of a chunked one
         self.body_seen = self.body_began_at = self.body_paused_at = 0
 
+    @abstractmethod
     def abort(self, cause: Cause) -> None:
         """See Downstream."""
-        raise NotImplementedError  # pragma: no cover
 
     def take_body(self, exchange: "Exchange", rest: bytes | memoryview, length: int) -> None:
         """Split what came behind the head into body and what follows."""

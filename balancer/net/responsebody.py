@@ -1,5 +1,6 @@
 """The body of a node's answer on its way to the client: held until it is whole, passed on, or moved by the kernel."""
 
+from abc import abstractmethod
 from typing import TYPE_CHECKING
 
 from balancer.core.chunked import ChunkFollower
@@ -39,13 +40,13 @@ class ResponseBody(Stream):
         # because what TLS has decrypted must not be left behind.
         self.wide = node.tls is not None
 
+    @abstractmethod
     def rest_idle(self) -> None:
         """See Upstream."""
-        raise NotImplementedError  # pragma: no cover
 
+    @abstractmethod
     def lost(self) -> None:
         """See Upstream."""
-        raise NotImplementedError  # pragma: no cover
 
     # --- held or passed on -----------------------------------------------------------------------------------
 

@@ -2,6 +2,7 @@
 
 import socket
 from _socket import socket as PlainSocket  # noqa: N812 - the C type under socket.socket: half the cost to make
+from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
 
 from balancer.net.poller import ERROR, HANGUP, READ, WRITE
@@ -42,7 +43,7 @@ class Socket(Protocol):
         """Close."""
 
 
-class Stream:
+class Stream(ABC):
     """Owns a socket that the reactor watches. `out` is what the kernel did not take yet."""
 
     __slots__ = ("closed", "fd", "mask", "out", "reactor", "recv", "recv_into", "send", "sock")
@@ -58,18 +59,18 @@ class Stream:
         self.mask = 0
         self.closed = False
 
+    @abstractmethod
     def ready(self, mask: int) -> None:
         """See reactor.Handler."""
-        raise NotImplementedError  # pragma: no cover
 
+    @abstractmethod
     def broken(self, error: Exception) -> None:
         """See reactor.Handler."""
-        raise NotImplementedError  # pragma: no cover
 
-    def drained(self) -> None:
+    def drained(self) -> None:  # noqa: B027 - a hook that most need not
         """All of `out` is with the kernel."""
 
-    def send_failed(self, error: OSError) -> None:
+    def send_failed(self, error: OSError) -> None:  # noqa: B027 - a hook that most need not
         """The peer takes nothing any more."""
 
     def interest(self, mask: int) -> None:
@@ -102,7 +103,7 @@ class Stream:
             self.interest(self.mask & ~WRITE)
         self.drained()
 
-    def progressed(self, sent: int) -> None:
+    def progressed(self, sent: int) -> None:  # noqa: B027 - a hook that most need not
         """Some of `out` went."""
 
     def write(self, data: "bytes | memoryview", head: bytes = b"") -> bool:

@@ -15,6 +15,7 @@ import pytest
 from apiserver.errors import LauncherError
 from apiserver.launcher import SOCKET_PATH_BYTES, Binaries, LocalServer, find_binaries
 from tests.support.postgres import FAST, until
+from tests.support.programs import lacking
 
 pytestmark = pytest.mark.pg
 
@@ -46,8 +47,9 @@ def _started_at(dsn: str) -> str:
     return asyncio.run(ask())
 
 
-@pytest.mark.skipif(os.geteuid() != 0, reason="only root runs the server as another user")
 def test_root_starts_a_server_whose_programs_only_root_may_reach(folder: Path, tmp_path: Path) -> None:
+    if os.geteuid() != 0:
+        lacking("only root runs the server as another user")
     found, hidden = find_binaries(), tmp_path / "root"
     for tree in (found.top, Path(f"{found.top}.libs")):
         if tree.is_dir():
