@@ -177,6 +177,7 @@ def test_books_and_descriptors_balance_after_chaos(seed: int, listener: str) -> 
         wait_until(lambda: settled(worker), 10)
         assert worker.process.poll() is None
         wait_until(lambda: descriptors(worker) <= before + 40)  # idle node connections and spare pipes
+        wait_until(lambda: not any(node.open_connections for node in nodes))  # none is left that echoes
         for slot, node in enumerate(nodes):
             node.script = None
             worker.board.verdict(slot, Health.HEALTHY)
