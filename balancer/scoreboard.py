@@ -53,7 +53,8 @@ W_TLS_HANDSHAKES, W_TLS_FAILED = 30, 31
 W_PAUSED_GENERATION = 32  # newest generation with a pause that this worker has acknowledged
 W_BUSY = 33  # exchanges between choice of a node and their end, over all nodes; 0 is what a pause waits for
 W_QUEUED_HEAD = 46  # ticket of its oldest queued exchange; 0 none
-W_RETRIES_BUDGETED = 47  # retries that cost the budget, which all workers share
+W_RETRIES_BUDGETED = 47  # retries that cost the budget, which all workers share; never goes down
+W_RETRY_ASKED = 48  # 1 while this worker asks for one of them
 W_REJECTED = 34  # first of the counters by reason, REJECT_REASONS order
 W_CELLS = 64
 REJECT_REASONS = (
@@ -250,6 +251,7 @@ class Scoreboard:
             W_PARKED_HEAD,
             W_QUEUED_HEAD,
             W_BUSY,
+            W_RETRY_ASKED,
             W_PID,
             W_STATE,
         ):

@@ -90,7 +90,7 @@ class Signals:
         logger.error("a signal failed inside: %r", error, exc_info=error)
 
 
-def run(given: dict[str, Any], poller: Poller | None = None) -> int:
+def run(given: dict[str, Any], poller: Poller | None = None, plane_type: type[Plane] = Plane) -> int:
     """Serve until stopped; `given` is ARV_BALANCE_CHILD, `poller` this system's best one. Returns the exit code."""
     keep_heap()
     board = Scoreboard(given["scoreboard"])
@@ -100,7 +100,7 @@ def run(given: dict[str, Any], poller: Poller | None = None) -> int:
     board.cells[row + W_STARTED_NS] = monotonic_ns()
     board.cells[row + W_STATE] = STATE_STARTING
     reactor = Reactor(poller or make_poller(force_selectors=bool(given.get("force_selectors"))))
-    plane = Plane(reactor, board, slot, given["wakes"], given.get("log_fd", 1))
+    plane = plane_type(reactor, board, slot, given["wakes"], given.get("log_fd", 1))
     holdings = Holdings(plane, given["wakes"])
     os.set_blocking(given["wake"], False)
     reactor.watch(given["wake"], READ, Wakeups(plane, given["wake"]))

@@ -67,7 +67,7 @@ class FailedAttempt:
 
 @dataclass(frozen=True, slots=True)
 class RetryVerdict:
-    """`reason` is a clause for people. `costs_budget`: call `Budget.spend` when acting on it."""
+    """`reason` is a clause for people. `costs_budget`: one has to be spent before acting on it, else decide again."""
 
     kind: RetryKind
     reason: str
@@ -83,7 +83,7 @@ def may_use_kept_connection(method: bytes, idle_s: float) -> bool:
 
 
 def decide(failed: FailedAttempt, policy: Retry, *, budget_left: bool) -> RetryVerdict:
-    """Return what to do after `failed`. `budget_left` is `Budget.allows`, asked now."""
+    """Return what to do after `failed`. `budget_left`: nobody has found the budget used up."""
     refusal = _never(failed, policy)
     if refusal is not None:
         return RetryVerdict(RetryKind.GIVE_UP, refusal)

@@ -20,7 +20,6 @@ from balancer.scoreboard import (
     N_TLS,
     REJECT_REASONS,
     W_REJECTED,
-    W_RETRIES_BUDGETED,
     W_RETRIES_CONNECT,
     W_RETRIES_FAILED,
     W_RETRIES_REFUSED,
@@ -201,10 +200,12 @@ class Attempts(ABC):
         failed = FailedAttempt(
             failure, self.method, sent, self.downstream, self.body_held, reused, self.retries, others
         )
-        verdict = decide(failed, self.site.snapshot.retry, budget_left=worker.may_retry())
         if not self.target.retry and failure is not Failure.CONNECT:
             self.give_up(failure, detail)
             return
+        verdict = decide(failed, self.site.snapshot.retry, budget_left=True)
+        if verdict.costs_budget and not worker.retry_budget.take(client.reactor.now):
+            verdict = decide(failed, self.site.snapshot.retry, budget_left=False)
         match verdict.kind:
             case RetryKind.GIVE_UP:
                 if failure is Failure.CONNECT and not others and self.target.park and self.retries < 8:
@@ -222,8 +223,6 @@ class Attempts(ABC):
                 self._again(0)
             case RetryKind.OTHER_NODE:
                 self.retries += 1
-                if verdict.costs_budget:
-                    worker.count(W_RETRIES_BUDGETED)
                 self._count_retry(failure)
                 first = failure is Failure.CONNECT and self.retries == 1
                 limit_s = min(BACKOFF_MAX_S, BACKOFF_S * 2 ** (self.retries - 1))

@@ -10,7 +10,6 @@ from typing import Any
 
 from balancer.core import parking
 from balancer.core.exchange import Cause
-from balancer.core.retry import Budget
 from balancer.model import Admin, Listener, Node, Snapshot
 from balancer.net.claims import Claims
 from balancer.net.downstream import Downstream
@@ -21,6 +20,7 @@ from balancer.net.nodes import NodeState
 from balancer.net.pipes import Pipes
 from balancer.net.poller import READ
 from balancer.net.reactor import Reactor
+from balancer.net.retrybudget import RetryBudget
 from balancer.net.site import Site
 from balancer.net.tls import ListenerContexts, TlsClient, node_context
 from balancer.net.tunnel import Tunnels
@@ -32,13 +32,11 @@ from balancer.scoreboard import (
     REJECT_REASONS,
     STATE_LISTENING,
     STATE_STOPPING,
-    W_ACCEPTED,
     W_CONNECTIONS,
     W_GENERATION,
     W_LISTENERS,
     W_PAUSED_GENERATION,
     W_REJECTED,
-    W_RETRIES_BUDGETED,
     W_STATE,
     Scoreboard,
 )
@@ -65,7 +63,7 @@ class Plane(Ledger):
         self.lot = ParkingLot(self)
         self.queue = Queue(self)
         self.tunnels = Tunnels(self)
-        self._budget = Budget()
+        self.retry_budget = RetryBudget(board, self.claims)
         self.passed_over: dict[int, int] = {}
         self.closing = False
         self.final = False  # and the whole balancer with us
@@ -76,14 +74,6 @@ class Plane(Ledger):
         self._health_dirty = True
         reactor.turn_ends.append(self.turn_end)
         reactor.sweeps.append(self.sweep)
-
-    def may_retry(self) -> bool:
-        """Whether the budget that all workers share has a retry left; book it as `W_RETRIES_BUDGETED`.
-
-        Workers that ask at the same moment may pass it by one each.
-        """
-        total = self.claims.total
-        return self._budget.allows(self.reactor.now / 1e9, total(W_ACCEPTED), total(W_RETRIES_BUDGETED))
 
     # --- connections --------------------------------------------------------------------------------------------
 
@@ -166,7 +156,7 @@ class Plane(Ledger):
                 state.pool_open = False
                 state.close_idle()
         self._set_tunnel_ends()
-        self._budget.follow(snapshot.retry)
+        self.retry_budget.follow(snapshot.retry)
         if snapshot.access_log.path != old_site.snapshot.access_log.path:
             self.log.open_path(snapshot.access_log.path)
         self._apply_listeners(snapshot)
@@ -281,7 +271,7 @@ class Plane(Ledger):
             self.write_log()
         if now >= self._next_beat:
             self.beat(now)
-            self._budget.sample(now / 1e9, self.claims.total(W_ACCEPTED), self.claims.total(W_RETRIES_BUDGETED))
+            self.retry_budget.sample(now)
 
     def sweep(self) -> None:
         """Deadlines. A pass over 5 000 idle connections is 0.2 ms four times a second."""

@@ -3,6 +3,7 @@
 import contextlib
 import socket
 import time
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
@@ -195,6 +196,33 @@ def test_all_workers_share_one_retry_budget() -> None:
 def test_without_a_shared_scoreboard_each_worker_would_have_a_budget_of_its_own() -> None:
     """The negative control of the test above."""
     assert retries_of_two_workers(shared=False) == 10
+
+
+def retries_at_once(without: str) -> int:
+    """How often two workers whose requests fail at the same time try again, with a budget of five."""
+    with Upstream(steps(Reset())) as bad, Upstream(steps(Reset())) as worse, ThreadPoolExecutor(4) as pool:
+        snapshot = snapshot_of(bad.port, worse.port, retry=Retry(retries=1, budget_min=5, budget_ratio=0.0))
+        with running(snapshot, without=without) as first, contextlib.ExitStack() as stack:
+            second = Worker(snapshot, first.board, slot=1, without=without).wait_ready()
+            stack.callback(second.close)
+
+            def fail(worker: Worker) -> None:
+                with Client(worker.connect()) as client:
+                    assert [client.get("/").status for _ in range(5)] == [502] * 5
+
+            for done in [pool.submit(fail, worker) for worker in (first, second) * 2]:
+                done.result()
+        return len(bad.requests) + len(worse.requests) - 20
+
+
+@pytest.mark.parametrize("without", ["", "haste"])
+def test_workers_that_fail_at_the_same_time_do_not_pass_the_retry_budget(without: str) -> None:
+    assert 1 <= retries_at_once(without) <= 5
+
+
+def test_workers_that_look_before_they_ask_would_pass_the_retry_budget() -> None:
+    """The negative control of the test above."""
+    assert any(retries_at_once("asking first") > 5 for _ in range(20))
 
 
 def test_outcomes_are_a_closed_list() -> None:

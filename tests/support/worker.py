@@ -75,7 +75,7 @@ class Board:
 
 
 class Worker:
-    """One worker process. `port` is that of its first TCP listener."""
+    """One worker process. `port` is that of its first TCP listener, `without` names a mechanism it shall not have."""
 
     def __init__(
         self,
@@ -87,11 +87,13 @@ class Worker:
         pems: Iterable[bytes] = (),
         env: dict[str, Any] | None = None,
         log_fd: int | None = None,
-        module: str = "balancer.worker",
+        without: str = "",
         flags: str = os.environ.get("WORKER_FLAGS", "-X dev"),
     ) -> None:
         self.board = board
+        module = "tests.support.altered_worker" if without else "balancer.worker"
         self._command = [sys.executable, *flags.split(), "-P", "-m", module]
+        self._without = without
         self.slot = slot
         self.snapshot = snapshot
         self.pems = list(pems)
@@ -124,7 +126,12 @@ class Worker:
         passed = [self.board.board.fd, *self.board.wakes, *fds, log, *(s.fileno() for s in self.sockets.values())]
         process = subprocess.Popen(
             self._command,
-            env={**os.environ, "ARV_BALANCE_CHILD": json.dumps(given), "PYTHONPATH": str(ROOT)},
+            env={
+                **os.environ,
+                "ARV_BALANCE_CHILD": json.dumps(given),
+                "PYTHONPATH": str(ROOT),
+                "WITHOUT": self._without,
+            },
             pass_fds=passed,
             stderr=subprocess.PIPE,
         )
