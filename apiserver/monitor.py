@@ -81,6 +81,8 @@ class Monitor:
             try:
                 async with asyncio.timeout(TIMEOUT_S):
                     found = await level(session)
+                if found.read_only:
+                    raise LostConnectionError("its server only reads, as a standby does")
             except LostConnectionError:
                 if not worked:
                     raise

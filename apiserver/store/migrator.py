@@ -40,10 +40,11 @@ class Migration:
 
 @dataclass(frozen=True, slots=True)
 class Level:
-    """How far the schema is, and the lowest program level that may use it."""
+    """How far the schema is, the lowest program level that may use it, and whether its server only reads."""
 
     version: int
     min_app: int
+    read_only: bool = False
 
 
 def migrations() -> tuple[Migration, ...]:
@@ -105,7 +106,7 @@ async def level(session: Session) -> Level:
     if not await session.value(_QUERIES["exists"]):
         return Level(0, 0)
     row = await session.row(_QUERIES["level"])
-    return Level(row["version"], row["min_app"]) if row is not None else Level(0, 0)
+    return Level(row["version"], row["min_app"], row["read_only"]) if row is not None else Level(0, 0)
 
 
 def gate(found: Level, needed: int) -> str | None:

@@ -11,8 +11,8 @@ from typing import Any, cast
 import asyncpg
 from asyncpg.pool import PoolConnectionProxy
 
-from apiserver.errors import UnavailableError
-from apiserver.store.failures import LostConnectionError, UnknownOutcomeError, translated
+from apiserver.errors import ApiError, UnavailableError
+from apiserver.store.failures import ASYNCPG, LostConnectionError, SilentError, UnknownOutcomeError, translated
 
 logger = logging.getLogger(__name__)
 RELEASE_S = 2.0
@@ -139,19 +139,26 @@ class Session:
 
         Raises:
             LostConnectionError: the connection broke, nothing was changed.
-            UnknownOutcomeError: it broke while COMMIT was under way.
+            SilentError: the database stopped to answer, nothing was changed.
+            UnknownOutcomeError: either happened while COMMIT was under way.
         """
-        committing = False
+        committing, failure = False, None
         try:
             with translated():
                 async with self._connection.transaction():
                     for lock in sorted(locks):
                         await self.lock(lock)
-                    yield
+                    try:
+                        yield
+                    except ApiError as exc:
+                        failure = exc
+                        raise
                     committing = True
-        except LostConnectionError as exc:
+        except (LostConnectionError, SilentError) as exc:
             if committing:
                 raise UnknownOutcomeError("the database went away while the change was being stored") from exc
+            if failure is not None and failure is not exc:
+                raise failure from exc  # why it had to be rolled back says more than that this failed, too
             raise
 
     @asynccontextmanager
@@ -215,7 +222,7 @@ class Store:
         finally:
             try:
                 await self._pool.release(connection, timeout=RELEASE_S)
-            except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError) as exc:
+            except ASYNCPG as exc:
                 # The pool has thrown the connection away. What the request did stands: it must not look failed,
                 # or it would be done again.
                 logger.warning("a connection was lost on its way back", extra={"error": str(exc)})
@@ -244,7 +251,7 @@ async def connect(settings: DatabaseSettings) -> AsyncIterator[asyncpg.Connectio
     finally:
         try:
             await connection.close(timeout=RELEASE_S)
-        except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError):
+        except ASYNCPG:
             connection.terminate()
 
 

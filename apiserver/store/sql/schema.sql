@@ -20,5 +20,6 @@ SELECT to_regclass('schema_version') IS NOT NULL;
 
 -- name: level
 SELECT coalesce(max(version) FILTER (WHERE component = 'apiserver'), 0) AS version,
-       coalesce(max(min_app) FILTER (WHERE component = 'apiserver'), 0) AS min_app
+       coalesce(max(min_app) FILTER (WHERE component = 'apiserver'), 0) AS min_app,
+       current_setting('transaction_read_only')::boolean AS read_only
   FROM schema_version;
