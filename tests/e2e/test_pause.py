@@ -240,6 +240,20 @@ def test_a_pause_ends_on_time_though_control_is_stuck(site: Site) -> None:
         site.kill(control, signal.SIGCONT)
 
 
+def test_a_pause_would_not_end_while_control_is_stuck_if_workers_did_not_know_its_end(build: Build) -> None:
+    """The negative control of the test above."""
+    site = build(without="the deadline of a pause")
+    site.start()
+    site.admin("POST", "/v1/pause", {"for": 2})
+    control = site.control_pid()
+    site.kill(control, signal.SIGSTOP)
+    try:
+        with pytest.raises(TimeoutError):
+            ask_within(site, 4)
+    finally:
+        site.kill(control, signal.SIGCONT)
+
+
 def test_a_pause_survives_the_death_of_every_process_but_one(build: Build) -> None:
     site = build()
     site.start()

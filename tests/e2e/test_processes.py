@@ -122,23 +122,35 @@ def test_without_a_parent_a_killed_worker_is_not_replaced(site: Site) -> None:
     assert any(failure["phase"] == "connect" for failure in result.failures)
 
 
-def test_nodes_are_still_ejected_while_control_is_stuck(build: Build) -> None:
-    site = build(retry={"retries": 2})
-    site.start()
-    control = site.control_pid()
+def load_while_control_is_stuck(site: Site, control: int) -> tuple[LoadResult, int]:
+    """What clients see of a node that dies then, and how many attempts it refused."""
     with site.load() as load:
         time.sleep(1)
         site.kill(control, signal.SIGSTOP)
         site.nodes["api3"].kill()
         result = load.stop(4)
+    with site.board() as board:
+        return result, sum(board.cells[node_cell(slot, 2) + N_REFUSED] for slot in range(2))
+
+
+def test_nodes_are_still_ejected_while_control_is_stuck(build: Build) -> None:
+    site = build(retry={"retries": 2})
+    site.start()
+    control = site.control_pid()
+    result, refused = load_while_control_is_stuck(site, control)
     assert not result.failed_idempotent, result.failed_idempotent[:5]
     assert result.done["fast"] > 300
-    with site.board() as board:
-        refused = sum(board.cells[node_cell(slot, 2) + N_REFUSED] for slot in range(2))
-    # Workers eject it themselves: otherwise every third of these requests would have tried it first.
-    assert refused < result.total / 10
+    assert refused < result.total / 10  # workers eject it themselves
     until(lambda: site.control_pid() != control, 10)  # stuck for 5 s: replaced
     site.assert_balanced()
+
+
+def test_without_passive_signs_a_dead_node_is_tried_again_and_again_while_control_is_stuck(build: Build) -> None:
+    """The negative control of the test above."""
+    site = build(without="passive signs", retry={"retries": 2})
+    site.start()
+    result, refused = load_while_control_is_stuck(site, site.control_pid())
+    assert refused > result.total / 10
 
 
 def test_a_stopped_worker_leaves_no_hung_connection_after_six_seconds(site: Site) -> None:

@@ -9,15 +9,70 @@ import select
 import sys
 import time
 
+from balancer.model import Node, Snapshot
 from balancer.net.claims import Claims
+from balancer.net.nodes import NodeState
 from balancer.net.plane import Plane
 from balancer.net.reactor import Reactor
 from balancer.net.retrybudget import RetryBudget
+from balancer.net.waiting import ParkingLot
 from balancer.scoreboard import W_ACCEPTED, W_RETRIES_BUDGETED, Scoreboard
 from balancer.worker import run
 
 WITHOUT = "WITHOUT"
 SLOW_SUM_S = 0.03
+
+
+class Trusting(NodeState):
+    """Believes control, whatever happens at the node."""
+
+    __slots__ = ()
+
+    def eject(self, now: int) -> None:
+        """See NodeState."""
+
+
+class WithoutPassiveSigns(Plane):
+    """A node that refuses goes on getting requests as long as control does not say otherwise."""
+
+    def _node_state(self, node: Node) -> NodeState:
+        return self.nodes.get(node.slot) or Trusting(node, self.cells, self.slot)
+
+
+class WithoutPauseDeadline(Plane):
+    """A pause stands until control lifts it."""
+
+    def apply(self, snapshot: Snapshot, pems: list[int]) -> None:
+        """See Plane."""
+        super().apply(snapshot, pems)
+        if snapshot.pause is not None:
+            self.site.pause_until = 1 << 62
+
+
+class OwnOrderLot(ParkingLot):
+    """Knows nothing of who waits in other workers."""
+
+    def older_elsewhere(self, ticket: int) -> int | None:
+        """See Line."""
+        return None
+
+
+class WithoutTickets(Plane):
+    """Each worker releases what is parked in its own order."""
+
+    def __init__(self, reactor: Reactor, board: Scoreboard, slot: int, wakes: list[int], log_fd: int = 1) -> None:
+        super().__init__(reactor, board, slot, wakes, log_fd)
+        self.lot = OwnOrderLot(self)
+
+
+class WithoutRest(Plane):
+    """Looks at its queue again at once, as long as somebody waits there."""
+
+    def turn_end(self) -> None:
+        """See Plane."""
+        super().turn_end()
+        if self.queue.exchanges:
+            self.queue.wake_soon()
 
 
 class SlowClaims(Claims):
@@ -84,6 +139,10 @@ class Sticky:
 
 
 PLANES: dict[str, type[Plane]] = {
+    "passive signs": WithoutPassiveSigns,
+    "the deadline of a pause": WithoutPauseDeadline,
+    "tickets": WithoutTickets,
+    "rest": WithoutRest,
     "asking first": WithoutAsking,
     "haste": SlowBudget,
     "dropping interests": Plane,

@@ -155,9 +155,12 @@ class Load:
 
 
 class Site:
-    """Nodes and a balancer. `config` stands above the defaults, section by section."""
+    """Nodes and a balancer. `config` stands above the defaults, section by section.
 
-    def __init__(self, *, nodes: int = 3, workers: int = 2, **config: Any) -> None:
+    `without`: a mechanism that its workers shall not have.
+    """
+
+    def __init__(self, *, nodes: int = 3, workers: int = 2, without: str = "", **config: Any) -> None:
         self.folder = Path(tempfile.mkdtemp(prefix="arv-"))
         self.port = free_port()
         names = [f"api{number}" for number in range(1, nodes + 1)]
@@ -167,7 +170,8 @@ class Site:
         self.extra: dict[str, Any] = config
         self.listed = list(names)
         self.loads: list[Load] = []
-        self.environment: dict[str, str] = {}
+        self.without = without
+        self.environment = {"WITHOUT": without, "PYTHONPATH": str(ROOT)} if without else {}
 
     # --- configuration --------------------------------------------------------------------------------------
 
@@ -218,7 +222,7 @@ class Site:
     def serve(self) -> None:
         """Start the balancer and wait until it says that it is ready."""
         ready = self.words().count("ready:")
-        command = [sys.executable, "-P", "-m", "balancer", "serve", "-c", str(self.config_path)]
+        command = [sys.executable, "-P", "-m", *self._program()]
         with (self.folder / "stderr").open("ab") as stderr:
             environment = {**os.environ, **self.environment}
             self.process = subprocess.Popen(command, stdout=stderr, stderr=stderr, cwd=ROOT, env=environment)
@@ -229,6 +233,12 @@ class Site:
             return self.words().count("ready:") > ready
 
         until(is_ready, START_S, "the balancer is ready")
+
+    def _program(self) -> list[str]:
+        if not self.without:
+            return ["balancer", "serve", "-c", str(self.config_path)]
+        where = ["--config", str(self.config_path), "--state-dir", str(self.folder / "state")]
+        return ["balancer.supervisor", *where, "--worker-module", "tests.support.altered_worker"]
 
     def words(self) -> str:
         path = self.folder / "stderr"
