@@ -125,6 +125,7 @@ class Store:
                 max_size=6,
                 command_timeout=COMMAND_TIMEOUT_S,
                 timeout=COMMAND_TIMEOUT_S,
+                init=_settle_plans,
                 reset=_keep,
             )
         except (OSError, asyncpg.PostgresError, TimeoutError) as exc:
@@ -217,7 +218,8 @@ class Store:
             LeaseLostError: the lease is over. It is not renewed here: a renewal waits for the disk.
         """
         async with self.connection() as connection:
-            rows = await connection.fetch(_SQL["due"], lease.target, limit, list(without), lease.epoch)
+            taken = json.dumps(dict.fromkeys(without))
+            rows = await connection.fetch(_SQL["due"], lease.target, limit, taken, lease.epoch)
         if not rows:
             raise _lost(lease)
         return [due_of(row) for row in rows if row["node_uuid"] is not None]
@@ -398,8 +400,13 @@ def _book_columns(lease: Lease, booking: Booking) -> list[Any]:
     ]
 
 
+async def _settle_plans(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
+    """Plan each query once, by its indexes: statistics of tables that are empty, then full, mislead the planner."""
+    await connection.execute("SET plan_cache_mode = force_generic_plan; SET enable_bitmapscan = off")
+
+
 async def _keep(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Keep a connection as it is: nothing that outlives a transaction is ever set, so a reset is a wasted question."""
+    """Keep a connection as it is: nothing else that outlives a transaction is ever set, a reset is a wasted trip."""
     del connection
 
 

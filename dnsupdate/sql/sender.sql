@@ -49,14 +49,16 @@ WHERE target = $1;
 UPDATE dns_lease SET server_state = server_state || $3::jsonb WHERE target = $1 AND epoch = $2;
 
 -- name: due
--- What is to be looked at now, oldest first, with what is known of the host. No row: the lease is over; a row without a
--- host: there is nothing.
+-- What is to be looked at now: what was never put off, oldest first, then the rest by its time. That is the order of the
+-- index, so a long queue is not read as a whole for each batch. Hosts that are being worked on are the keys of an object,
+-- in which one is found without comparing it with all. No row: the lease is over; a row without a host: there is nothing.
 SELECT d.node_uuid, d.gen AS dirty_gen, d.released, d.attempts, h.facts, h.gen, h.removed, h.missing
 FROM (SELECT FROM dns_lease WHERE target = $1 AND epoch = $4 AND until > clock_timestamp()) AS lease LEFT JOIN (
-  SELECT * FROM dns_dirty WHERE target = $1 AND not_before <= clock_timestamp() AND (state <> 'held' OR released)
-    AND node_uuid <> ALL($3::text[])
-  ORDER BY since LIMIT $2
-) AS d ON true LEFT JOIN dns_hosts h ON h.uuid = d.node_uuid ORDER BY d.since;
+  SELECT * FROM dns_dirty WHERE target = $1 AND not_before <= (SELECT clock_timestamp()) AND (state <> 'held' OR released)
+    AND NOT $3::jsonb ? node_uuid
+  ORDER BY not_before, since LIMIT $2
+) AS d ON true LEFT JOIN LATERAL (SELECT * FROM dns_hosts WHERE uuid = d.node_uuid OFFSET 0) AS h ON true
+ORDER BY d.not_before, d.since;
 
 -- name: published_at
 -- All contributions at the names that these hosts have or want, and at names that are unsure.
