@@ -116,7 +116,7 @@ def _kept(known: Known, keeping: set[str], desired: list[Contribution]) -> list[
     """Return what stays of absent hosts: it gives way to any living one."""
     there = {(one.host, one.zone, one.name) for one in desired}
     return [
-        replace(one, yields=True)
+        one._replace(yields=True)
         for one in known.published
         if one.host in keeping and (one.host, one.zone, one.name) not in there
     ]

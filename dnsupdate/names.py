@@ -15,6 +15,7 @@ MAX_OWNER = 253 - len("_dnsupdate.")  # the marker's name is longer by one label
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
 _LABEL_UNDERSCORE = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)\Z")
 _OWNER_LABEL = re.compile(r"[a-z0-9_-]{1,63}\Z")
+_OWNER = re.compile(r"(?:\*\.)?(?:[a-z0-9_-]{1,63}\.)+\Z")
 _SHOWN = 80
 
 Address = IPv4Address | IPv6Address
@@ -81,6 +82,8 @@ def _label_fault(label: str) -> str:
 def owner_name(text: str) -> str:
     """Return the name of a record: absolute (ends with a dot), lower case; underscore labels and a leading `*` pass."""
     name = text.lower()
+    if len(name) - 1 <= MAX_OWNER and _OWNER.match(name):
+        return name
     if not name.isascii() or not name.endswith(".") or len(name) < 2:
         raise BadNameError(f"record name {shown(text)} must be absolute: ASCII, ending with a dot")
     if len(name) - 1 > MAX_OWNER:

@@ -8,6 +8,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from enum import Enum
+from typing import NamedTuple
 
 from dnsupdate.records import Contribution
 from dnsupdate.settings import Brake
@@ -15,8 +16,7 @@ from dnsupdate.settings import Brake
 Key = tuple[str, str]  # zone, record name
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class RRset:
+class RRset(NamedTuple):
     """A record set of one name. `rdatas` are canonical texts, sorted."""
 
     rdtype: str
@@ -50,8 +50,7 @@ class Policy:
     conflict: str = "protect"
 
 
-@dataclass(frozen=True, slots=True)
-class Change:
+class Change(NamedTuple):
     """What happens at one name: delete the record sets of `types`, then add `after`."""
 
     zone: str
@@ -163,6 +162,8 @@ def settle(claims: list[Contribution]) -> tuple[tuple[Contribution, ...], list[C
     Shared ones all hold; of the others those of the newest host, a living one before an absent one. A CNAME holds alone
     (RFC 1034 section 3.6.2).
     """
+    if len(claims) == 1:
+        return tuple(claims), []
     own = [claim for claim in claims if not claim.shared]
     shared = [claim for claim in claims if claim.shared]
     losers: list[Conflict] = []
@@ -185,6 +186,9 @@ def settle(claims: list[Contribution]) -> tuple[tuple[Contribution, ...], list[C
 
 def rrsets(claims: Iterable[Contribution]) -> tuple[RRset, ...]:
     """Return the record sets that claims make together; the lowest TTL of a set's claims holds for it."""
+    claims = tuple(claims)
+    if len(claims) < 2:
+        return tuple(RRset(claim.rdtype, claim.ttl, (claim.rdata,)) for claim in claims)
     found: dict[str, dict[str, int]] = defaultdict(dict)
     for claim in claims:
         found[claim.rdtype][claim.rdata] = min(claim.ttl, found[claim.rdtype].get(claim.rdata, claim.ttl))

@@ -1,9 +1,9 @@
 """A host and the templates -> its contributions: the records that should be there because of it. Pure."""
 
-from collections.abc import Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
-from typing import Any
+from typing import Any, NamedTuple
 
 from dnsupdate import rdata, template
 from dnsupdate.errors import BadNameError, DnsUpdateError, Fault, NoReverseZoneError, RenderError, dotted
@@ -16,9 +16,11 @@ FENCE_LABEL = "_dnsupdate-fence."
 _MEMO = 100_000
 
 
-@dataclass(frozen=True, slots=True, order=True)
-class Contribution:
-    """One record that one host wants. A record set is the union of its contributions."""
+class Contribution(NamedTuple):
+    """One record that one host wants. A record set is the union of its contributions.
+
+    A tuple, because a batch makes, hashes and sorts hundreds of them while the server waits.
+    """
 
     target: str
     zone: str
@@ -151,7 +153,7 @@ class Renderer:
         for record in compiled.records:
             for item in _items(record.settings, host):
                 try:
-                    variables["item"] = item
+                    variables.item = item
                     yield from self._one(record, variables, host, placeholder=placeholder)
                 except NoReverseZoneError as exc:
                     if not placeholder:
@@ -159,9 +161,7 @@ class Renderer:
                 except DnsUpdateError as exc:
                     yield RecordFault(record.path, shown, str(exc))
 
-    def _one(
-        self, record: _Record, variables: Mapping[str, Any], host: Host, *, placeholder: bool
-    ) -> Iterator[Contribution]:
+    def _one(self, record: _Record, variables: "Variables", host: Host, *, placeholder: bool) -> Iterator[Contribution]:
         if record.when is not None and not template.truth(template.render(record.when, variables)):
             return
         rdtype = rdata.known_type(template.render(record.rdtype, variables).strip())
@@ -204,36 +204,70 @@ class Renderer:
             raise RenderError(f"name '{name}' is a zone's apex; set allow_apex on the zone if you mean it")
         return wanted
 
-    def variables(self, host: Host) -> dict[str, Any]:
+    def variables(self, host: Host) -> "Variables":
         """Return what templates can read of a host."""
-        domain = host.domain or self._settings.domain
-        name = host.hostname or ""
-        ips = _texts(host.ips)
-        first = next((ip for ip in host.ips if ":" not in ip), "")
-        state = "removed" if host.removed else "missing" if host.missing else "running" if host.ips else "down"
-        return {
-            "hostname": name,
-            "domain": domain,
-            "fqdn": f"{name}.{domain}" if domain else name,
-            "uuid": host.uuid,
-            "uuid_prefix": self._settings.owner_id,
-            "slot": host.slot,
-            "ips": ips,
-            "ipv4": tuple(ip for ip in ips if ":" not in ip),
-            "ipv6": tuple(ip for ip in ips if ":" in ip),
-            "ip_address": first,
-            "ptr_domain": ".".join([*reversed(first.split(".")), "in-addr.arpa"]) if first else "",
-            "properties": host.properties,
-            "info": {name: value for name, value in host.info.items() if name in self._settings.info},
-            "state": state,
-            "first_ping_at": host.first_ping_at,
-        }
+        return Variables(host, self._settings)
 
     def types_of(self, target: str) -> frozenset[str]:
         """Return the record types that templates can make at a target; others at our names are not ours."""
         del target  # a type is rendered too, so what the sources say is all that can be known
         sources = [record.type for found in self._settings.templates.values() for record in found.records]
         return frozenset(source.strip().upper() for source in sources if "{" not in source)
+
+
+class Variables(Mapping[str, Any]):
+    """What templates can read of a host, made when it is asked for: most templates ask for one or two."""
+
+    __slots__ = ("_host", "_settings", "item")
+
+    def __init__(self, host: Host, settings: Settings, item: str | None = None) -> None:
+        self._host, self._settings, self.item = host, settings, item
+
+    def __getitem__(self, name: str) -> Any:
+        return self.item if name == "item" else _VARIABLES[name](self._host, self._settings)
+
+    def __contains__(self, name: object) -> bool:
+        return name in _VARIABLES or name == "item"
+
+    def __iter__(self) -> Iterator[str]:
+        yield from _VARIABLES
+        yield "item"
+
+    def __len__(self) -> int:
+        return len(_VARIABLES) + 1
+
+
+def _fqdn(host: Host, settings: Settings) -> str:
+    domain = host.domain or settings.domain
+    return f"{host.hostname or ''}.{domain}" if domain else host.hostname or ""
+
+
+def _state(host: Host, _: Settings) -> str:
+    return "removed" if host.removed else "missing" if host.missing else "running" if host.ips else "down"
+
+
+def _ptr_domain(host: Host, _: Settings) -> str:
+    first = next(iter(host.ipv4), "")
+    return ".".join([*reversed(first.split(".")), "in-addr.arpa"]) if first else ""
+
+
+_VARIABLES: Mapping[str, Callable[[Host, Settings], Any]] = {
+    "hostname": lambda host, _: host.hostname or "",
+    "domain": lambda host, settings: host.domain or settings.domain,
+    "fqdn": _fqdn,
+    "uuid": lambda host, _: host.uuid,
+    "uuid_prefix": lambda _, settings: settings.owner_id,
+    "slot": lambda host, _: host.slot,
+    "ips": lambda host, _: _texts(host.ips),
+    "ipv4": lambda host, _: _texts(host.ipv4),
+    "ipv6": lambda host, _: _texts(host.ipv6),
+    "ip_address": lambda host, _: next(iter(host.ipv4), ""),
+    "ptr_domain": _ptr_domain,
+    "properties": lambda host, _: host.properties,
+    "info": lambda host, settings: {name: value for name, value in host.info.items() if name in settings.info},
+    "state": _state,
+    "first_ping_at": lambda host, _: host.first_ping_at,
+}
 
 
 class LoadFaultError(DnsUpdateError):
