@@ -4,7 +4,6 @@ import asyncio
 import json
 import shutil
 import signal
-import socket
 import subprocess
 import tempfile
 from collections.abc import Iterator
@@ -20,6 +19,7 @@ import pytest
 from apiserver.node import prepare
 from apiserver.store.pool import NAMESPACE
 from tests.support.api import STEPS, Process, Processes, api_database, api_template, client_of, processes, settings
+from tests.support.ports import free_port
 from tests.support.postgres import TestServer, postgres_server, until
 from tests.support.programs import need
 
@@ -135,9 +135,7 @@ def pooler(postgres_server: TestServer, api_database: str) -> Iterator[str]:
     need("pgbouncer")
     folder = Path(tempfile.mkdtemp(prefix="arv-test-pooler-"))
     folder.chmod(0o777)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
+    port = free_port()
     name = api_database.split("///")[1].split("?")[0]
     (folder / "pgbouncer.ini").write_text(
         f"[databases]\n{name} = host={postgres_server.local.socket_folder} dbname={name} user=postgres\n"
@@ -170,14 +168,14 @@ async def test_nodes_work_behind_a_transaction_pooler_and_leave_no_lock(
         url = f"{second.base}/websocket?api_token={clients[0].token}"
         async with clients[1].http.ws_connect(url) as events:
             await events.send_json({"method": "subscribe", "filters": [["event_type", "in", ["create"]]]})
-            async with asyncio.timeout(5):
+            async with asyncio.timeout(20):
                 await events.receive()
             made = await asyncio.gather(*(
                 clients[n % 2].post("groups", {"group": {"group_class": "project", "name": f"p{n}"}}) for n in range(24)
             ))  # fmt: skip
             wanted = {one["uuid"] for one in made}
             heard: set[str] = set()
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 while not wanted <= heard:
                     message = await events.receive()
                     assert message.type is aiohttp.WSMsgType.TEXT

@@ -19,10 +19,10 @@ from tests.apiserver.test_official_client import HERE, client_python, run
 from tests.support.api import MANAGEMENT, ROOT, api_template
 from tests.support.apisite import ApiSite
 from tests.support.client import Client
+from tests.support.ports import free_port
 from tests.support.postgres import TestServer, postgres_server
 from tests.support.programs import lacking
 from tests.support.site import ROOT as REPOSITORY
-from tests.support.site import free_port
 from tests.support.waiting import until
 
 __all__ = ["api_template", "client_python", "postgres_server"]

@@ -18,7 +18,7 @@ from balancer.cli.reference import markdown
 from balancer.control.admin import endpoints
 from balancer.observe import metrics
 from tests.control.harness import FakeNode, Rig, nodes, rig, until
-from tests.support.site import free_port
+from tests.support.ports import free_port
 
 ROOT = Path(__file__).parents[2]
 

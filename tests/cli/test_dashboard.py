@@ -3,7 +3,7 @@
 import json
 
 from tests.cli.test_commands import shell
-from tests.support.site import free_port
+from tests.support.ports import free_port
 
 
 async def test_it_prints_an_address_with_a_code_and_says_whom_it_logs_in() -> None:

@@ -10,7 +10,7 @@ import pytest
 from balancer.control.admin.access import Asked, Caller, Role, Token, host_name, tcp_caller
 from balancer.control.admin.problem import ProblemError
 from tests.control.harness import nodes, rig, until
-from tests.support.site import free_port
+from tests.support.ports import free_port
 
 TOKENS = (
     Token("eye", Role.VIEWER, b"viewer-token"),

@@ -8,7 +8,8 @@ from typing import Any
 import pytest
 
 from tests.support.browser import Tab, chromium, tab
-from tests.support.site import Site, free_port
+from tests.support.ports import free_port
+from tests.support.site import Site
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e

@@ -17,7 +17,7 @@ from balancer.control.dashboard.dashboard import own_path
 from balancer.control.dashboard.live import MAX_VIEWERS, Broadcast, Viewer, message
 from balancer.control.dashboard.scenes import Scene
 from tests.control.harness import Rig, nodes, rig, until
-from tests.support.site import free_port
+from tests.support.ports import free_port
 
 BUSY = sb.row(0) + sb.W_BUSY
 SECRETS = {"viewer": "viewer-token", "operator": "operator-token", "admin": "admin-token"}

@@ -16,8 +16,9 @@ from balancer.cli.exits import Exit
 from dnsupdate.keys import Key
 from tests.doctor.harness import TOKEN, LikeArvados, Seen, SpoilSite, doctor
 from tests.support import nameservers
+from tests.support.ports import free_port
 from tests.support.programs import lacking, need
-from tests.support.site import ROOT, free_port
+from tests.support.site import ROOT
 from tests.support.upstream import Request, Sleep, Step, Upstream, answer
 from tests.support.waiting import until
 

@@ -10,7 +10,8 @@ from typing import Any
 import pytest
 
 from tests.doctor.harness import SpoilSite, doctor
-from tests.support.site import Site, free_port
+from tests.support.ports import free_port
+from tests.support.site import Site
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e

@@ -13,7 +13,8 @@ import pytest
 import trustme
 
 from tests.e2e.conftest import ROUNDS, Build, UnderLoad
-from tests.support.site import Site, free_port
+from tests.support.ports import free_port
+from tests.support.site import Site
 from tests.support.waiting import until
 
 
@@ -27,7 +28,7 @@ def reload(site: Site, **extra: Any) -> None:
     site.extra.update(extra)
     site.write()
     site.process.send_signal(signal.SIGHUP)  # type: ignore[union-attr]
-    until(lambda: generation(site) > before, 15)
+    until(lambda: generation(site) > before)
 
 
 @pytest.mark.parametrize("under_load", ROUNDS)
@@ -85,12 +86,12 @@ def test_control_that_dies_over_a_bad_file_runs_on_the_last_good_one(site: Site)
     site.config_path.write_text("version: 1\nlistn: []\n")
     before = site.control_pid()
     site.kill(before)
-    until(lambda: site.control_pid() not in (0, before), 15)
+    until(lambda: site.control_pid() not in (0, before))
     site.until_healthy(3)
     events = site.admin("GET", "/v1/events")["events"]
     assert any(event["kind"] == "reload-refused" for event in events)
     site.nodes["api1"].kill()
-    until(lambda: site.states()["api1"] == "unhealthy", 15)
+    until(lambda: site.states()["api1"] == "unhealthy")
     site.write()
     site.admin("POST", "/v1/config/reload", {})
     assert site.ask()[0] == 200

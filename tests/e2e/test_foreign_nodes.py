@@ -15,7 +15,7 @@ import pytest
 
 from tests.doctor.harness import doctor
 from tests.support.nameservers import NameServer, running, write_key
-from tests.support.nameservers import free_port as free_dns_port
+from tests.support.ports import free_port
 from tests.support.postgres import database, postgres_server
 from tests.support.site import ROOT, NodeProcess, Site
 from tests.support.waiting import until
@@ -134,7 +134,7 @@ class Dns:
         self.folder = folder
         (folder / "dsn").touch(0o600)
         (folder / "dsn").write_text(dsn + "\n")
-        port = free_dns_port()
+        port = free_port()
         target = {
             "kind": "builtin", "servers": ["127.0.0.1"], "port": port, "key_file": str(write_key(folder)),
             "poll": "100ms", "retry": {"first": "50ms", "most": "200ms"},

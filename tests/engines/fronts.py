@@ -21,23 +21,14 @@ from balancer.render.engine import ENGINES, Engine
 from tests.engines import sites
 from tests.engines.behaviour import Nodes
 from tests.support.client import Client
-from tests.support.site import ROOT, free_port
+from tests.support.ports import free_port
+from tests.support.site import ROOT
 from tests.support.waiting import until
 
 SERVE = "serve"
 NEWER = "haproxy 2.8"  # the wheel's, beside Debian's 2.6
 RUNS = (*ENGINES, NEWER)
 START_S = 30.0
-
-_given: set[int] = set()
-
-
-def _port() -> int:
-    """A free port that no other front of this run was given: they start at once, and some share ports silently."""
-    while (port := free_port()) in _given:
-        pass
-    _given.add(port)
-    return port
 
 
 @dataclass
@@ -47,9 +38,9 @@ class Front:
     name: str
     site: str
     nodes: Nodes = field(default_factory=Nodes)
-    port: int = field(default_factory=_port)
-    tls_port: int = field(default_factory=_port)
-    statistics_port: int = field(default_factory=_port)
+    port: int = field(default_factory=free_port)
+    tls_port: int = field(default_factory=free_port)
+    statistics_port: int = field(default_factory=free_port)
     folder: Path = field(default_factory=lambda: Path(tempfile.mkdtemp(prefix="arv-engine-")))
     process: "subprocess.Popen[bytes] | None" = None
 

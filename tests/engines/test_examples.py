@@ -10,8 +10,8 @@ from balancer.render.engine import ENGINES
 from balancer.render.output import SEPARATOR
 from tests.engines import fronts
 from tests.engines.checking import accepts
+from tests.support.ports import free_port
 from tests.support.programs import lacking
-from tests.support.site import free_port
 
 EXAMPLES = Path(__file__).parents[2] / "examples" / "engines"
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(120)]

@@ -17,8 +17,8 @@ from tests.config.support import loaded
 from tests.engines import hostile, shapes
 from tests.engines.checking import accepts
 from tests.render.settings import Values
+from tests.support.ports import free_port
 from tests.support.programs import lacking
-from tests.support.site import free_port
 
 pytestmark = [pytest.mark.e2e, pytest.mark.timeout(240)]
 # What has no file behind it, so that a checker can judge the rest.

@@ -4,7 +4,6 @@ import base64
 import os
 import shutil
 import signal
-import socket
 import sqlite3
 import subprocess
 import time
@@ -14,13 +13,14 @@ from dataclasses import dataclass, field
 from pathlib import Path
 
 from dnsupdate.keys import Key
+from tests.support.ports import free_port
 from tests.support.programs import need
 
 KEY = Key("upd.", "hmac-sha256", b"0123456789abcdef0123456789abcdef")
 OTHER_KEY = Key("other.", "hmac-sha256", b"fedcba9876543210fedcba9876543210")
 EXAMPLES = Path(__file__).parents[2] / "examples" / "dns"
 PDNS_SCHEMA = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
-START_DEADLINE_S = 20.0
+START_DEADLINE_S = 30.0
 
 
 def key_text(key: Key) -> str:
@@ -33,19 +33,6 @@ def write_key(folder: Path, key: Key = KEY) -> Path:
     path.write_text(key_text(key))
     path.chmod(0o600)
     return path
-
-
-def free_port() -> int:
-    """A port below the ephemeral range that is free for TCP and UDP."""
-    for port in range(20000 + os.getpid() % 5000, 32000):
-        try:
-            with socket.socket(socket.AF_INET, socket.SOCK_STREAM) as tcp, socket.socket(type=socket.SOCK_DGRAM) as udp:
-                tcp.bind(("127.0.0.1", port))
-                udp.bind(("127.0.0.1", port))
-        except OSError:
-            continue
-        return port
-    raise RuntimeError("no free port")
 
 
 def zone_text(zone: str) -> str:
@@ -96,7 +83,7 @@ class NameServer:
     def dig(self, name: str, rdtype: str = "A", *more: str) -> list[str]:
         """The answer's lines, as `dig +short` prints them."""
         done = subprocess.run(
-            ["dig", "@127.0.0.1", "-p", str(self.port), "+short", "+norec", "+tries=1", "+time=2", *more, name, rdtype],
+            ["dig", "@127.0.0.1", "-p", str(self.port), "+short", "+norec", "+tries=1", "+time=5", *more, name, rdtype],
             capture_output=True,
             text=True,
             check=False,
@@ -128,18 +115,10 @@ class NameServer:
 
 def bind(folder: Path, zones: Sequence[str], *, extra: str = "") -> NameServer:
     """BIND with one update key for all zones, and one key that it knows and that may do nothing."""
-    port, control = free_port(), 0
+    port, control = free_port(), free_port()
     (folder / "data").mkdir(parents=True)
     for zone in zones:
         (folder / "data" / f"{zone}zone").write_text(zone_text(zone))
-    for number in range(port + 1, 32000):
-        with socket.socket() as probe:
-            try:
-                probe.bind(("127.0.0.1", number))
-            except OSError:
-                continue
-        control = number
-        break
     rndc = Key("rndc.", "hmac-sha256", b"rndc-rndc-rndc-rndc-rndc-rndc-rn")
     (folder / "rndc.conf").write_text(
         key_text(rndc) + f'options {{ default-key "rndc"; default-server 127.0.0.1; default-port {control}; }};\n'

@@ -4,7 +4,6 @@ import contextlib
 import http.client
 import json
 import os
-import random
 import re
 import shutil
 import signal
@@ -22,20 +21,11 @@ from typing import Any
 from balancer import scoreboard as sb
 from balancer.scoreboard import Ledger, Scoreboard
 from tests.support.load import IDEMPOTENT
+from tests.support.ports import free_port
 from tests.support.waiting import until
 
 ROOT = Path(__file__).parents[2]
 START_S = 30.0
-
-
-def free_port() -> int:
-    """A free loopback port below the ephemeral range, so that no client's own port takes it meanwhile."""
-    for _ in range(200):
-        port = random.randrange(15000, 32000)
-        with socket.socket() as probe, contextlib.suppress(OSError):
-            probe.bind(("127.0.0.1", port))
-            return port
-    raise AssertionError("no free port")
 
 
 @dataclass(slots=True)

@@ -7,8 +7,8 @@ import sys
 from collections.abc import Mapping, Sequence
 from pathlib import Path
 
+from tests.support.ports import free_port
 from tests.support.programs import lacking, need
-from tests.support.site import free_port
 from tests.support.waiting import until
 
 SERVER = """
