@@ -181,7 +181,7 @@ def test_books_and_descriptors_balance_after_chaos(seed: int, listener: str) -> 
         for slot, node in enumerate(nodes):
             node.script = None
             worker.board.verdict(slot, Health.HEALTHY)
-        worker.apply(snapshot)
+        worker.apply(replace(snapshot, timeouts=Timeouts()))  # short ones end what is off the CPU, too
         sock = worker.connect()
         with Client(sock if tls is None else tls.wrap_socket(sock, server_hostname="a.test")) as client:
             assert client.get("/").status == 200

@@ -3,6 +3,7 @@
 import hashlib
 import os
 import socket
+import threading
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -11,7 +12,7 @@ import pytest
 from balancer.net.pipes import PIPE_BYTES, Pipes
 from balancer.scoreboard import W_OUT_CLIENT_LEFT, W_OUT_NODE, W_OUT_NODE_CUT
 from tests.support.client import Client, request
-from tests.support.upstream import Close, Request, Sleep, Step, Upstream, answer
+from tests.support.upstream import Close, Hold, Request, Sleep, Step, Upstream, answer
 from tests.support.worker import Worker, running, snapshot_of, wait_until
 
 BODY = os.urandom(1 << 20) * 10
@@ -109,10 +110,9 @@ def test_a_node_that_dies_while_its_answer_is_held_is_not_noticed() -> None:
 
 
 def test_a_client_that_leaves_while_its_answer_is_held_leaves_no_pipe_behind() -> None:
-    def slow(_request: Request) -> list[Step]:
-        return [answer(HELD[:50_000], length=len(HELD)), Sleep(0.3), HELD[50_000:]]
-
-    with Upstream(slow) as node, running(snapshot_of(node.port)) as worker:
+    never = threading.Event()
+    node = Upstream(lambda _request: [answer(HELD[:50_000], length=len(HELD)), Hold(never), HELD[50_000:]])
+    with node, running(snapshot_of(node.port)) as worker:
         before = pipes_of(worker)
         client = Client(worker.connect())
         client.send(request("/"))

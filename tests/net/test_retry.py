@@ -2,14 +2,14 @@
 
 import contextlib
 import socket
-import time
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from dataclasses import replace
 
 import pytest
 
 from balancer.model import Health, Outcome, Park, Retry, Timeouts
-from balancer.scoreboard import OUTCOME_CELLS, W_ACCEPTED, W_BUSY, W_OUT_NODE_CUT, W_OUT_US
+from balancer.scoreboard import OUTCOME_CELLS, W_ACCEPTED, W_BUSY, W_OUT_NODE_CUT, W_OUT_US, W_PARKED
 from tests.support.client import Client, request
 from tests.support.upstream import Close, Request, Reset, Script, Sleep, Stall, Step, Upstream, answer
 from tests.support.worker import Worker, running, snapshot_of, wait_until
@@ -27,14 +27,17 @@ def balanced(worker: Worker) -> None:
     assert worker.board.cell(W_BUSY) == 0, cells
 
 
-def dead_port() -> int:
-    """A port that refuses."""
-    with socket.create_server(("127.0.0.1", 0)) as sock:
-        return int(sock.getsockname()[1])
+@pytest.fixture
+def dead_port() -> Iterator[int]:
+    """A port that refuses, and that is nobody else's meanwhile; who asks for this very one gets it."""
+    with socket.socket() as held:
+        held.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        held.bind(("127.0.0.1", 0))
+        yield held.getsockname()[1]
 
 
-def test_a_refused_connection_goes_to_another_node_for_any_method() -> None:
-    with Upstream() as good, running(snapshot_of(dead_port(), good.port)) as worker, Client(worker.connect()) as client:
+def test_a_refused_connection_goes_to_another_node_for_any_method(dead_port: int) -> None:
+    with Upstream() as good, running(snapshot_of(dead_port, good.port)) as worker, Client(worker.connect()) as client:
         for _ in range(4):
             assert client.post(b"x" * 100).status == 200
         assert len(good.requests) == 4
@@ -137,20 +140,19 @@ def test_a_node_that_does_not_answer_in_time_is_a_504() -> None:
         balanced(worker)
 
 
-def test_without_another_node_a_refused_request_waits_for_the_next_verdict() -> None:
-    port = dead_port()
-    with running(snapshot_of(port)) as worker, Client(worker.connect()) as client:
+def test_without_another_node_a_refused_request_waits_for_the_next_verdict(dead_port: int) -> None:
+    with running(snapshot_of(dead_port)) as worker, Client(worker.connect()) as client:
         client.send(request("/"))
-        time.sleep(0.3)
-        with Upstream(port=port) as node:
+        wait_until(lambda: worker.board.cell(W_PARKED) == 1)
+        with Upstream(port=dead_port) as node:
             worker.board.verdict(0, Health.HEALTHY)
             assert client.read().status == 200
             assert len(node.requests) == 1
         balanced(worker)
 
 
-def test_a_refused_request_is_answered_when_it_may_not_wait_longer() -> None:
-    snapshot = snapshot_of(dead_port(), park=Park(timeout_s=0.3))
+def test_a_refused_request_is_answered_when_it_may_not_wait_longer(dead_port: int) -> None:
+    snapshot = snapshot_of(dead_port, park=Park(timeout_s=0.3))
     with running(snapshot) as worker, Client(worker.connect()) as client:
         found = client.get("/")
         assert (found.status, found.one("X-Arv-Balance")) == (503, "park-timeout")
@@ -176,7 +178,9 @@ def test_retries_stop_at_their_number_and_their_budget() -> None:
 def retries_of_two_workers(*, shared: bool) -> int:
     """How often two workers try again what one node resets, with a budget of five."""
     with Upstream(steps(Reset())) as bad, Upstream(steps(Reset())) as worse:
-        snapshot = snapshot_of(bad.port, worse.port, retry=Retry(retries=1, budget_min=5, budget_ratio=0.0))
+        snapshot = snapshot_of(
+            bad.port, worse.port, retry=Retry(1, budget_min=5, budget_ratio=0.0, budget_window_s=600)
+        )
         with running(snapshot) as first, contextlib.ExitStack() as stack:
             second = stack.enter_context(running(snapshot)) if not shared else None
             if second is None:

@@ -1,8 +1,8 @@
 """A scriptable node that records what reaches it: threads, one loopback port, answers by script.
 
 A script is a function of the request it got; the shortest is `lambda request: answer(b"hello")`. It may return bytes
-(sent as they are), a list of steps, or None for the default answer. Steps: bytes, `Sleep`, `Stall`, `Reset`, `Close`,
-`Read` (go on reading raw bytes into `request.raw`), `Echo` (echo raw bytes until the other side half-closes).
+(sent as they are), a list of steps, or None for the default answer. Steps: bytes, `Sleep`, `Hold` (until the test lets
+go), `Stall`, `Reset`, `Close`, `Echo` (echo raw bytes until the other side half-closes).
 """
 
 import contextlib
@@ -49,6 +49,13 @@ class Sleep:
 
 
 @dataclass(frozen=True)
+class Hold:
+    """Wait until the test sets the event: no time is too short or too long for what it does meanwhile."""
+
+    until: threading.Event
+
+
+@dataclass(frozen=True)
 class Stall:
     """Do nothing more until the node stops."""
 
@@ -68,7 +75,7 @@ class Echo:
     """Send back what comes until the peer half-closes, then half-close, too."""
 
 
-Step = bytes | Sleep | Stall | Reset | Close | Echo
+Step = bytes | Sleep | Hold | Stall | Reset | Close | Echo
 Script = Callable[[Request], "bytes | list[Step] | None"]
 
 
@@ -144,7 +151,7 @@ class Upstream:
             with contextlib.suppress(OSError):
                 sock.shutdown(socket.SHUT_RDWR)
 
-    def wait_for(self, count: int, timeout_s: float = 5.0) -> list[Request]:
+    def wait_for(self, count: int, timeout_s: float = 20.0) -> list[Request]:
         """Return the requests once there are `count`."""
         until = time.monotonic() + timeout_s
         while len(self.requests) < count:
@@ -197,6 +204,9 @@ class Upstream:
                 sock.sendall(step)
             case Sleep(seconds):
                 self._stopping.wait(seconds)
+            case Hold(until):
+                while not until.wait(0.05) and not self._stopping.is_set():
+                    continue
             case Stall():
                 self._stopping.wait(60)
                 return False

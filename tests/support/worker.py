@@ -2,6 +2,7 @@
 
 import contextlib
 import json
+import math
 import os
 import select
 import signal
@@ -146,7 +147,7 @@ class Worker:
         """Port of the first listener."""
         return int(self.sockets[self.snapshot.listeners[0].slot].getsockname()[1])
 
-    def wait_ready(self, timeout_s: float = 10.0) -> "Worker":
+    def wait_ready(self, timeout_s: float = 30.0) -> "Worker":
         """Wait until it accepts."""
         wait_until(
             lambda: self.board.cell(W_STATE, self.slot) == STATE_LISTENING or self.process.poll() is not None, timeout_s
@@ -154,7 +155,7 @@ class Worker:
         assert self.process.poll() is None, self.errors()
         return self
 
-    def connect(self, timeout_s: float = 5.0, slot: int | None = None, source: str | None = None) -> socket.socket:
+    def connect(self, timeout_s: float = 20.0, slot: int | None = None, source: str | None = None) -> socket.socket:
         """Return a connection to a listener."""
         bound = self.sockets[self.snapshot.listeners[0].slot if slot is None else slot]
         if bound.family == socket.AF_UNIX:
@@ -177,7 +178,7 @@ class Worker:
         """Send a control message and return the answer; events in between are dropped."""
         self.channel.send(message, fds)
         while answer:
-            assert select.select([self.channel.sock], [], [], 5.0)[0], f"no answer to {message}"
+            assert select.select([self.channel.sock], [], [], 20.0)[0], f"no answer to {message}"
             for found, _ in self.channel.receive():
                 if found["type"] != "event":
                     return found
@@ -198,7 +199,7 @@ class Worker:
         stderr = self.process.stderr
         return "" if stderr is None else stderr.read().decode()
 
-    def log_lines(self, count: int, timeout_s: float = 5.0) -> list[dict[str, Any]]:
+    def log_lines(self, count: int, timeout_s: float = 20.0) -> list[dict[str, Any]]:
         """Return the JSON access log lines once there are `count`."""
         wait_until(lambda: self.log_path.read_bytes().count(b"\n") >= count, timeout_s)
         return [json.loads(line) for line in self.log_path.read_text("utf-8").splitlines()]
@@ -208,11 +209,12 @@ class Worker:
         fields = Path(f"/proc/{self.process.pid}/stat").read_text().rpartition(")")[2].split()
         return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
-    def cpu_s_within(self, seconds: float) -> float:
-        """CPU seconds used while so many pass: what is burnt by doing nothing is the measure."""
-        before = self.cpu_s()
-        time.sleep(seconds)
-        return self.cpu_s() - before
+    def cpu_s_within(self, seconds: float, enough_s: float = math.inf) -> float:
+        """CPU seconds used while so many pass, or until it is enough: what is burnt by doing nothing is the measure."""
+        before, until = self.cpu_s(), time.monotonic() + seconds
+        while (burnt := self.cpu_s() - before) < enough_s and time.monotonic() < until:
+            time.sleep(0.1)
+        return burnt
 
     def rss_kib(self) -> int:
         """Resident memory now."""
@@ -241,7 +243,7 @@ class Worker:
         assert not quiet or "Traceback" not in said, said
 
 
-def wait_until(condition: Any, timeout_s: float = 5.0) -> None:
+def wait_until(condition: Any, timeout_s: float = 20.0) -> None:
     """Poll until `condition()` holds."""
     until = time.monotonic() + timeout_s
     while not condition():
