@@ -295,7 +295,7 @@ async def test_no_acknowledged_write_is_lost_and_no_keyed_one_doubled_when_a_nod
 
 
 async def test_a_node_stops_without_cutting_a_request(cluster: Processes) -> None:
-    leaving = await asyncio.to_thread(lambda: cluster.start(stop_delay_s=0.5))
+    leaving = await asyncio.to_thread(lambda: cluster.start(stop_delay_s=3.0))
     async with client_of(leaving.base) as (client,):
         stop = asyncio.Event()
 
@@ -310,12 +310,15 @@ async def test_a_node_stops_without_cutting_a_request(cluster: Processes) -> Non
             askers = [tasks.create_task(ask()) for _ in range(8)]
             await asyncio.sleep(0.3)
             leaving.terminate()
-            await asyncio.sleep(0.3)  # within the delay: it still answers, and tells its balancer to go
-            health = await client.with_token(MANAGEMENT).call("GET", "/_health/ping")
-            assert health.body["health"] == "ERROR"
+
+            async def says_so() -> bool:
+                health = await client.with_token(MANAGEMENT).call("GET", "/_health/ping")
+                return bool(health.body["health"] == "ERROR")
+
+            await until(says_so)  # within the delay: it still answers, and tells its balancer to go
             stop.set()
         assert all(asker.result() > 0 for asker in askers)
-    assert await asyncio.to_thread(leaving.process.wait, 10) == 0
+    assert await asyncio.to_thread(leaving.process.wait, 30) == 0
 
 
 async def test_a_node_whose_schema_moved_on_stops_serving_and_comes_back(
@@ -329,14 +332,14 @@ async def test_a_node_whose_schema_moved_on_stops_serving_and_comes_back(
 
     await _fetch(shared_database, "UPDATE schema_version SET min_app = 99 WHERE component = 'apiserver' RETURNING 1")
     try:
-        await until(lambda: are(503), 5)
+        await until(lambda: are(503))
         health = await clients[0].with_token(MANAGEMENT).call("GET", "/_health/ping")
         assert health.status == 200
         assert "upgrade this node" in health.body["error"]
         assert await statuses() == {503}
     finally:
         await _fetch(shared_database, "UPDATE schema_version SET min_app = 0 RETURNING 1")
-    await until(lambda: are(200), 5)
+    await until(lambda: are(200))
 
 
 async def test_terminated_connections_cost_no_request(clients: list[Client], shared_database: str) -> None:
@@ -366,12 +369,12 @@ async def test_a_frozen_database_is_noticed_and_nothing_hangs(
 
     await asyncio.to_thread(postgres_server.freeze)
     try:
-        await until(lambda: says("ERROR"), 5)
+        await until(lambda: says("ERROR"))
         begun = loop.time()
         answers = await asyncio.gather(*(client.call("GET", "users/current") for client in clients))
         assert {answer.status for answer in answers} == {503}
-        assert loop.time() - begun < 5
+        assert loop.time() - begun < 20
     finally:
         await asyncio.to_thread(postgres_server.thaw)
-    await until(lambda: says("OK"), 10)
+    await until(lambda: says("OK"))
     assert {(await client.call("GET", "users/current")).status for client in clients} == {200}

@@ -24,12 +24,12 @@ async def subscribed(
     """A websocket with one subscription that was accepted."""
     async with client.http.ws_connect(f"{client.base}/websocket?api_token={client.token or ''}") as socket:
         await socket.send_json({"method": "subscribe", "filters": filters or [], "last_log_id": last_log_id})
-        async with asyncio.timeout(5):
+        async with asyncio.timeout(20):
             assert json.loads((await socket.receive()).data) == {"status": 200}
         yield socket
 
 
-async def _next(socket: aiohttp.ClientWebSocketResponse, timeout_s: float = 5.0) -> dict[str, Any]:
+async def _next(socket: aiohttp.ClientWebSocketResponse, timeout_s: float = 20.0) -> dict[str, Any]:
     async with asyncio.timeout(timeout_s):
         while True:
             message = await socket.receive()
@@ -161,7 +161,7 @@ async def test_every_event_comes_once_and_in_order_across_killed_nodes(processes
         async def follow(position: int | None, reader: Client, until: int) -> int | None:
             async with subscribed(reader, [["event_type", "in", ["create"]]], last_log_id=position) as socket:
                 while len(seen) < until:
-                    event = await _next(socket, 10.0)
+                    event = await _next(socket)
                     seen.append(event)
                     position = event["id"]
             return position
@@ -173,7 +173,7 @@ async def test_every_event_comes_once_and_in_order_across_killed_nodes(processes
                 async with subscribed(clients[0], [["event_type", "in", ["create"]]]) as socket:
                     subscribing.set()
                     while len(seen) < 20:
-                        seen.append(await _next(socket, 10.0))
+                        seen.append(await _next(socket))
                     started[0].process.kill()
                 await follow(seen[-1]["id"], clients[1], len(names))
 

@@ -33,13 +33,13 @@ async def _listening(client: Client, last_log_id: int | None = None) -> AsyncIte
     async with client.http.ws_connect(f"{client.base}/websocket?api_token={client.token}") as socket:
         only = [["event_type", "in", ["create"]]]
         await socket.send_json({"method": "subscribe", "filters": only, "last_log_id": last_log_id})
-        assert json.loads((await socket.receive(5)).data) == {"status": 200}
+        assert json.loads((await socket.receive(20)).data) == {"status": 200}
         yield socket
 
 
 async def _objects(socket: aiohttp.ClientWebSocketResponse, number: int) -> list[str]:
     found: list[str] = []
-    async with asyncio.timeout(15):
+    async with asyncio.timeout(30):
         while len(found) < number:
             if "object_uuid" in (event := json.loads((await socket.receive()).data)):
                 found.append(event["object_uuid"])

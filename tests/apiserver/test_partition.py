@@ -55,7 +55,7 @@ async def test_a_node_cut_from_the_database_answers_503_and_catches_up_when_it_i
         held = await _project(near, "held")
         async with cut.http.ws_connect(f"{cut.base}/websocket?api_token={cut.token}") as events:
             await events.send_json({"method": "subscribe", "filters": [["event_type", "in", ["create"]]]})
-            assert json.loads((await events.receive(5)).data) == {"status": 200}
+            assert json.loads((await events.receive(20)).data) == {"status": 200}
             before = await _project(cut, "before")
             # A request that is in the middle of its transaction when the network goes.
             holder = await asyncpg.connect(api_database)
@@ -65,9 +65,9 @@ async def test_a_node_cut_from_the_database_answers_503_and_catches_up_when_it_i
             open_request = asyncio.create_task(cut.call("PUT", f"groups/{held}", {"group": {"name": "renamed"}}))
             await until(lambda: _waits_for_lock(api_database))
             await asyncio.to_thread(cable.cut)
-            await until(lambda: _is(cut, "ERROR"), 10)
+            await until(lambda: _is(cut, "ERROR"))
             assert (await cut.call("GET", "users/current")).status == 503
-            async with asyncio.timeout(20):
+            async with asyncio.timeout(40):
                 assert (await open_request).status in (500, 503)
             await transaction.rollback()
             await holder.close()
@@ -76,11 +76,11 @@ async def test_a_node_cut_from_the_database_answers_503_and_catches_up_when_it_i
             assert [await _health(client) for client in (near, other)] == ["OK", "OK"]
             assert (await near.call("PUT", f"groups/{held}", {"group": {"name": "by another"}})).status == 200
             await asyncio.to_thread(cable.heal)
-            await until(lambda: _is(cut, "OK"), 15)
-            await until(lambda: _answers(cut), 15)
+            await until(lambda: _is(cut, "OK"))
+            await until(lambda: _answers(cut))
             after = await _project(cut, "after")
             seen: list[str] = []
-            async with asyncio.timeout(15):
+            async with asyncio.timeout(30):
                 while after not in seen:
                     if event := json.loads((await events.receive()).data):
                         seen.append(event["object_uuid"])

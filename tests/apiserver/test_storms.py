@@ -166,6 +166,7 @@ async def _storm(processes: Processes, database: str, seed: int) -> AsyncIterato
         async with asyncio.TaskGroup() as tasks:
             running = [tasks.create_task(one.run(storm, at)) for at, one in enumerate(followers)]
             writers = [tasks.create_task(storm.write()) for _ in range(4)]
+            await until(lambda: all(one.connections for one in followers))  # so that a kill costs some of them theirs
             yield storm
             storm.stopping = True
             await asyncio.wait(writers)

@@ -34,7 +34,7 @@ class Target:
     process: NameServer | None = None
 
     def peer(self, key: Key | None = KEY, **more: object) -> Peer:
-        return Peer(address="127.0.0.1", port=self.port, key=key, **{"timeout_s": 2.0, **more})  # type: ignore[arg-type]
+        return Peer(address="127.0.0.1", port=self.port, key=key, **{"timeout_s": 10.0, **more})  # type: ignore[arg-type]
 
     def records(self, zone: str) -> set[str]:
         """Everything in a zone but the apex."""

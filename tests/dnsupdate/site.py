@@ -42,7 +42,7 @@ def site_settings(server: Target, folder: Path, **more: Any) -> Settings:
         "servers": ["127.0.0.1"],
         "port": server.port,
         "key_file": str(write_key(folder)),
-        "timeout": "2s",
+        "timeout": "5s",
         "retry": {"first": "10ms", "most": "50ms"},
         "poll": "20ms",
         **more.pop("target", {}),
@@ -73,7 +73,7 @@ class Site:
     async def state(self, name: str) -> str:
         return (await states(self.db, [f"xarv1-7ekkf-{name}"]))[f"xarv1-7ekkf-{name}"].targets[0].text()
 
-    async def rest(self, deadline_s: float = 10.0) -> None:
+    async def rest(self, deadline_s: float = 30.0) -> None:
         """Run the sender until nothing is left to do but to wait."""
         quiet, end = 0, asyncio.get_running_loop().time() + deadline_s
         while quiet < 3:

@@ -47,7 +47,7 @@ async def answering(rcode: int, tsig_error: int | None = None) -> AsyncIterator[
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        yield Peer(address="127.0.0.1", port=server.sockets[0].getsockname()[1], key=KEY, timeout_s=2)
+        yield Peer(address="127.0.0.1", port=server.sockets[0].getsockname()[1], key=KEY, timeout_s=10)
 
 
 def refusal(wire: bytes, rcode: int, tsig_error: int | None) -> bytes:
@@ -93,7 +93,7 @@ async def test_an_unsigned_answer_is_explained_and_settles_nothing(
 async def test_a_closed_port_says_that_nothing_listens_there() -> None:
     with socket.socket() as bound:
         bound.bind(("127.0.0.1", 0))
-        peer = Peer(address="127.0.0.1", port=bound.getsockname()[1], key=KEY, timeout_s=2)
+        peer = Peer(address="127.0.0.1", port=bound.getsockname()[1], key=KEY, timeout_s=10)
         diagnosis = await told(peer, add(f"a.{FORWARD}"))
     assert str(diagnosis) == f"nothing listens at {peer.name}: is the server running, and on this address and port?"
     assert diagnosis.surely_not_applied

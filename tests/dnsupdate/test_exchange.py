@@ -1,6 +1,7 @@
 """An exchange ends in a diagnosis, whatever the server, the network or somebody in between does."""
 
 import asyncio
+import re
 import signal
 import struct
 from collections.abc import AsyncIterator, Callable
@@ -22,6 +23,7 @@ from dnsupdate.message import TooBigError, update_wire
 from dnsupdate.update import Add, Delete, NoName, NoRRset, Present, Update, nsupdate_script
 from tests.dnsupdate.servers import FORWARD, REVERSE, Target, builtin, wall
 from tests.support.nameservers import KEY, OTHER_KEY, key_text, write_key
+from tests.support.ports import free_port
 from tests.support.postgres import until
 
 NAME = st.from_regex(r"[a-z][a-z0-9]{0,10}", fullmatch=True).map(lambda label: f"{label}.{FORWARD}")
@@ -128,11 +130,14 @@ async def test_an_unsigned_update_is_refused_everywhere(server: Target) -> None:
     assert await kind(server.peer(None), add(f"unsigned.{FORWARD}")) in (Kind.REFUSED, Kind.ZONE)
 
 
-@pytest.mark.parametrize(("skew_s", "words"), [(301.0, "301 s ahead of"), (-301.0, "301 s behind")])
+@pytest.mark.parametrize(("skew_s", "words"), [(350.0, r"(\d+) s ahead of"), (-350.0, r"(\d+) s behind")])
 async def test_a_clock_that_is_off_is_told_to_the_second(server: Target, skew_s: float, words: str) -> None:
+    asked = wall()
     diagnosis = await one(server.peer(fudge_s=300), add(f"clock.{FORWARD}"), lambda: wall() + skew_s)
+    took = wall() - asked
     assert diagnosis.kind is Kind.CLOCK
-    assert words in str(diagnosis).replace("300 s", "301 s").replace("302 s", "301 s")
+    assert (told := re.search(words, str(diagnosis))), diagnosis
+    assert abs(int(told[1]) - 350) <= 1 + took
 
 
 async def test_a_clock_within_the_fudge_is_fine(server: Target) -> None:
@@ -197,7 +202,7 @@ async def test_each_fault_of_the_embedded_server_has_its_diagnosis(fault: Fault,
     faults = Faults()
     faults.queue.append(fault)
     async with builtin(faults) as target:
-        diagnosis = await one(target.peer(timeout_s=0.3), add(f"a.{FORWARD}"))
+        diagnosis = await one(target.peer(timeout_s=0.3 if fault.kind == "drop" else 10), add(f"a.{FORWARD}"))
         assert diagnosis.kind is expected
         assert words in str(diagnosis)
         assert target.hosts(FORWARD) == set()
@@ -206,7 +211,7 @@ async def test_each_fault_of_the_embedded_server_has_its_diagnosis(fault: Fault,
 
 async def test_a_late_update_is_applied_after_newer_ones() -> None:
     faults = Faults()
-    faults.queue.append(Fault("late", 0.3))
+    faults.queue.append(Fault("late", 1.5))
     async with builtin(faults) as target:
         assert await kind(target.peer(timeout_s=0.1), add(f"a.{FORWARD}", "192.0.2.1")) is Kind.UNKNOWN
         assert await kind(target.peer(), add(f"a.{FORWARD}", "192.0.2.2")) is Kind.APPLIED
@@ -229,7 +234,7 @@ async def liar(answer: Callable[[bytes], bytes | None], *, raw: bool = False) ->
 
     server = await asyncio.start_server(serve, "127.0.0.1", 0)
     async with server:
-        yield Peer(address="127.0.0.1", port=server.sockets[0].getsockname()[1], key=KEY, timeout_s=0.5)
+        yield Peer(address="127.0.0.1", port=server.sockets[0].getsockname()[1], key=KEY, timeout_s=10)
 
 
 def forged(wire: bytes, rcode: int = 0) -> bytes:
@@ -329,7 +334,7 @@ async def test_a_closed_port_and_a_full_backlog_are_surely_not_applied() -> None
 async def test_a_channel_opens_again_after_the_server_went_away() -> None:
     async with Channel(Peer(address="127.0.0.1", port=1, key=KEY, timeout_s=0.2), wall) as channel:
         assert (await channel.update(add(f"a.{FORWARD}")))[0].diagnosis.surely_not_applied
-        async with builtin() as target:
+        async with builtin(port=free_port()) as target:
             channel.peer = target.peer()
             assert (await channel.update(add(f"a.{FORWARD}")))[0].diagnosis.is_applied
         assert not (await channel.update(add(f"b.{FORWARD}")))[0].diagnosis.is_applied

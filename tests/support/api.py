@@ -133,7 +133,7 @@ async def running(configured: Settings, vocabulary: dict[str, Any] | None = None
     async with asyncio.TaskGroup() as tasks:
         task = tasks.create_task(node.run(lambda addresses: ready.set()))
         try:
-            async with asyncio.timeout(10):
+            async with asyncio.timeout(30):
                 await ready.wait()
             yield f"http://{node.addresses[0]}"
         finally:

@@ -136,7 +136,7 @@ async def database(postgres_server: TestServer) -> AsyncIterator[str]:
         yield dsn
 
 
-async def until(condition: object, deadline_s: float = 10.0) -> None:
+async def until(condition: object, deadline_s: float = 30.0) -> None:
     """Wait until a callable returns something true; fail when it does not within the deadline."""
     assert callable(condition)
     async with asyncio.timeout(deadline_s):
