@@ -111,7 +111,7 @@ def test_a_websocket_is_told_to_go_when_its_node_drains(site: Site) -> None:
         for number, client in enumerate(clients):
             assert echo(client, b"hello %d" % number) == b"hello %d" % number
         site.admin("POST", "/v1/nodes/api1/drain", {})
-        until(lambda: site.states()["api1"] == "drained", 20)
+        until(lambda: site.states()["api1"] == "drained")
         ended = 0
         for client in clients:
             client.settimeout(0.3)
@@ -141,7 +141,7 @@ def test_slow_clients_do_not_hold_others_up(site: Site) -> None:
                 time.sleep(1)  # one byte a second is what these clients do
             result = load.stop()
         result.assert_clean()
-        assert result.slowest_s < 5
+        assert result.slowest_s < 20
         for client in trickling:
             client.sendall(head[4:])
             assert b" 200 " in client.recv(4096)

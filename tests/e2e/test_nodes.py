@@ -35,16 +35,16 @@ def test_draining_a_node_under_load_fails_nothing_and_ends_with_nothing_in_fligh
 
 
 def test_stopping_a_node_that_was_not_drained_fails_requests(site: Site) -> None:
-    """The negative control of draining: two POSTs of 2 s are always under way somewhere."""
-    failed = 0
+    """The negative control of draining: two POSTs of 2 s are always under way somewhere, so all nodes go."""
     with site.load() as load:
         time.sleep(1)
-        for name in ("api1", "api2", "api3"):
-            site.nodes[name].kill()
-            site.nodes[name].start()
-            until(lambda: list(site.states().values()).count("healthy") == 3, 15)
-        failed = len(load.stop(3).failures)
-    assert failed
+        for node in site.nodes.values():
+            node.kill()
+        for node in site.nodes.values():
+            node.start()
+        site.until_healthy(3)
+        result = load.stop(3)
+    assert result.failures
 
 
 @pytest.mark.parametrize("under_load", ROUNDS)
@@ -64,7 +64,7 @@ def add_and_remove(site: Site, extra: NodeProcess, seconds: float) -> None:
     with site.load() as load:
         time.sleep(1)
         site.cli("nodes", "add", f"http://127.0.0.1:{extra.port}", "--name", "api4")
-        until(lambda: extra.counts()["requests"] > before + 20, 15)
+        until(lambda: extra.counts()["requests"] > before + 20)
         site.cli("nodes", "remove", "api4", "--yes")
         assert site.states().get("api4", "removed") == "removed"
         seen = extra.counts()["requests"]
@@ -105,11 +105,11 @@ def test_a_killed_node_costs_no_idempotent_request(site: Site, under_load: Under
 def kill_a_node(site: Site, seconds: float) -> None:
     with site.load() as load:
         time.sleep(1)
-        killed_at = time.monotonic()
         site.nodes["api2"].kill()
-        until(lambda: site.states()["api2"] == "unhealthy", 10)
+        killed_at = time.monotonic()
+        until(lambda: site.states()["api2"] == "unhealthy")
         site.nodes["api2"].start()
-        until(lambda: site.states()["api2"] == "healthy", 10)
+        until(lambda: site.states()["api2"] == "healthy")
         result = load.stop(seconds)
     assert not result.failed_idempotent, result.failed_idempotent
     # What was under way at the node and must not be sent twice may fail, and only that.
@@ -128,21 +128,21 @@ def test_without_retries_a_killed_node_costs_idempotent_requests(build: Build) -
         for name in ("api1", "api2", "api3"):
             time.sleep(1)
             site.nodes[name].kill()
-            until(lambda name=name: site.states()[name] == "unhealthy", 10)  # type: ignore[misc]
+            until(lambda name=name: site.states()[name] == "unhealthy")  # type: ignore[misc]
             site.nodes[name].start()
-            until(lambda name=name: site.states()[name] == "healthy", 10)  # type: ignore[misc]
+            until(lambda name=name: site.states()[name] == "healthy")  # type: ignore[misc]
         failed = len(load.stop().failed_idempotent)
     assert failed
 
 
 def test_a_sick_node_that_answers_200_gets_nothing(site: Site) -> None:
     site.nodes["api1"].ask("PUT", "/_echo/sick")
-    until(lambda: site.states()["api1"] == "unhealthy", 15)
+    until(lambda: site.states()["api1"] == "unhealthy")
     before = site.nodes["api1"].counts()["requests"]
     assert {site.ask()[1]["x-node"] for _ in range(20)} == {"api2", "api3"}
     assert site.nodes["api1"].counts()["requests"] == before
     site.nodes["api1"].ask("DELETE", "/_echo/sick")
-    until(lambda: site.states()["api1"] == "healthy", 15)
+    until(lambda: site.states()["api1"] == "healthy")
 
 
 def test_the_designated_node_fails_over_and_back(build: Build) -> None:
@@ -157,15 +157,15 @@ def test_the_designated_node_fails_over_and_back(build: Build) -> None:
         return headers["x-node"], marks[0]
 
     with site.load("--kinds", "fast", "slow") as load:
-        until(lambda: holder()[0] == "api1", 10)
+        until(lambda: holder()[0] == "api1")
         name, first = holder()
         site.nodes["api1"].kill()
-        until(lambda: holder()[0] == "api2", 15)
+        until(lambda: holder()[0] == "api2")
         name, second = holder()
         assert epoch(second) > epoch(first)
         assert {holder()[0] for _ in range(10)} == {"api2"}
         site.nodes["api1"].start()
-        until(lambda: holder()[0] == "api1", 20)
+        until(lambda: holder()[0] == "api1")
         name, third = holder()
         assert (name, epoch(third) > epoch(second)) == ("api1", True)
         result = load.stop(3)
@@ -197,5 +197,5 @@ def test_capacity_holds_over_two_workers_and_nobody_waits_for_nothing(build: Bui
     waits = [line["arv.queue_s"] for line in site.log_lines()]
     assert any(waits)
     # 4 clients, one at a time, 2 ms each: what is not woken up waits for ever, whatever the machine does meanwhile.
-    assert max(waits) < 1.0, max(waits)
+    assert max(waits) < 5.0, max(waits)
     site.assert_balanced()

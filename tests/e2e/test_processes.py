@@ -20,13 +20,19 @@ def assert_only_open_at(result: LoadResult, kills: list[float], lost: int) -> No
     """Failures are of connections that were open at a kill, and at that moment."""
     for failure in result.failures:
         assert failure["phase"] != "connect", failure
-        assert any(failure["opened_at"] <= at and abs(failure["failed_at"] - at) < 1 for at in kills), failure
+        assert any(failure["opened_at"] <= at and abs(failure["failed_at"] - at) < 3 for at in kills), failure
     # A request may have reached the socket of the dead worker without being read: it was never accepted.
     assert len(result.failures) <= lost + 4 * len(kills), (len(result.failures), lost)
 
 
 def lost_exchanges(site: Site) -> int:
     return site.ledger().outcomes[Outcome.WORKER_LOST]
+
+
+def accepted_after(site: Site, count: int) -> None:
+    """Wait until so many more requests were accepted: how long a busy machine takes for them is not the matter."""
+    before = site.ledger().accepted
+    until(lambda: site.ledger().accepted >= before + count, 60, f"{count} requests more")
 
 
 def busiest(site: Site) -> int:
@@ -62,9 +68,9 @@ def test_no_new_connection_is_refused_or_reset_outside_a_killed_worker(site: Sit
             before = site.worker_pids()
             kills.append(site.kill(before[1]))
             site.until_workers(2, without=[before[1]])
+            accepted_after(site, 200)
         result = load.stop(2)
     assert_only_open_at(result, kills, lost_exchanges(site))
-    assert result.total > 300
     site.assert_balanced()
 
 
@@ -74,7 +80,7 @@ def test_a_killed_control_process_costs_nothing(site: Site, times: int) -> None:
         for _ in range(times):
             before = site.control_pid()
             site.kill(before)
-            until(lambda before=before: site.control_pid() != before, 15)  # type: ignore[misc]
+            until(lambda before=before: site.control_pid() != before)  # type: ignore[misc]
             site.until_healthy(3)
         result, connections = load.stop(3), fresh.stop()
     result.assert_clean()
@@ -102,13 +108,13 @@ def test_the_access_log_of_adopted_workers_goes_to_the_next_parents_output(build
     site = build(log={"path": "-"})
     site.start()
     site.ask(headers={"X-Request-Id": "before-the-kill"})
-    until(lambda: "before-the-kill" in site.words(), 5)
+    until(lambda: "before-the-kill" in site.words())
     site.kill_parent()
     (site.folder / "stderr").rename(site.folder / "stderr.old")
     site.serve()
     for number in range(8):
         site.ask(headers={"X-Request-Id": f"after-the-kill-{number}"})
-    until(lambda: all(f"after-the-kill-{number}" in site.words() for number in range(8)), 5)
+    until(lambda: all(f"after-the-kill-{number}" in site.words() for number in range(8)))
 
 
 def test_without_a_parent_a_killed_worker_is_not_replaced(site: Site) -> None:
@@ -128,6 +134,7 @@ def load_while_control_is_stuck(site: Site, control: int) -> tuple[LoadResult, i
         time.sleep(1)
         site.kill(control, signal.SIGSTOP)
         site.nodes["api3"].kill()
+        accepted_after(site, 600)
         result = load.stop(4)
     with site.board() as board:
         return result, sum(board.cells[node_cell(slot, 2) + N_REFUSED] for slot in range(2))
@@ -139,9 +146,8 @@ def test_nodes_are_still_ejected_while_control_is_stuck(build: Build) -> None:
     control = site.control_pid()
     result, refused = load_while_control_is_stuck(site, control)
     assert not result.failed_idempotent, result.failed_idempotent[:5]
-    assert result.done["fast"] > 300
     assert refused < result.total / 10  # workers eject it themselves
-    until(lambda: site.control_pid() != control, 10)  # stuck for 5 s: replaced
+    until(lambda: site.control_pid() != control)  # stuck for 5 s: replaced
     site.assert_balanced()
 
 
@@ -223,7 +229,7 @@ def test_usr2_with_a_configuration_that_cannot_be_used_changes_nothing(site: Sit
     assert "listn" in site.words()
     assert site.worker_pids() == before
     assert site.ask()[0] == 200
-    until(lambda: any(event["kind"] == "upgrade-refused" for event in site.admin("GET", "/v1/events")["events"]), 5)
+    until(lambda: any(event["kind"] == "upgrade-refused" for event in site.admin("GET", "/v1/events")["events"]))
 
 
 def test_usr2_lets_old_exchanges_finish(site: Site) -> None:
@@ -238,7 +244,7 @@ def test_usr2_lets_old_exchanges_finish(site: Site) -> None:
 
 def test_term_finishes_what_is_under_way(site: Site) -> None:
     with site.load("--kinds", "slow", "later") as load:
-        time.sleep(0.7)
+        until(lambda: site.ledger().open == 4)
         site.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
         assert site.process.wait(20) == 0  # type: ignore[union-attr]
         result = load.stop()

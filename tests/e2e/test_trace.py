@@ -22,7 +22,7 @@ def test_a_parked_request_is_traced_with_the_lines_of_its_node(build: Build) -> 
     site.admin("POST", "/v1/resume", {})
     asking.join()
     begun = time.clock_gettime(time.CLOCK_REALTIME)
-    until(lambda: [line for line in site.log_lines() if line["request_id"] == "req-traced"], 10)
+    until(lambda: [line for line in site.log_lines() if line["request_id"] == "req-traced"])
     said = {"time": datetime.fromtimestamp(begun - 3600, UTC).isoformat(), "msg": "seen", "RequestID": "req-traced"}
     node_log = site.folder / "api1.json"
     node_log.write_text(json.dumps(said) + "\n" + json.dumps(said | {"RequestID": "other"}) + "\n")

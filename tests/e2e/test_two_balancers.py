@@ -30,19 +30,19 @@ def differences(site: Site) -> list[str] | None:
 
 def test_two_balancers_share_nodes_and_say_in_what_they_differ(build: Build) -> None:
     first, second = pair(build)
-    until(lambda: differences(first) == differences(second) == [], 20)
+    until(lambda: differences(first) == differences(second) == [])
     with first.load() as one, second.load() as two:
         first.cli("nodes", "drain", "api2")
-        until(lambda: differences(second) == ["api2 is healthy here, drained there"], 10)
-        until(lambda: differences(first) == ["api2 is drained here, healthy there"], 10)
+        until(lambda: differences(second) == ["api2 is healthy here, drained there"])
+        until(lambda: differences(first) == ["api2 is drained here, healthy there"])
         assert "peer other: api2 is healthy here, drained there" in second.cli("status")
-        until(lambda: told(second, "peer-differs"), 10)
+        until(lambda: told(second, "peer-differs"))
         second.cli("nodes", "drain", "api2")
         first.nodes["api2"].kill()  # drained at both: nobody is hurt
         first.nodes["api2"].start()
         for site in (first, second):
             site.cli("nodes", "undrain", "api2")
-        until(lambda: told(second, "peer-agrees"), 20)
+        until(lambda: told(second, "peer-agrees"))
         results = one.stop(5), two.stop()
     for result in results:
         result.assert_clean()
@@ -56,8 +56,8 @@ def test_a_node_that_only_one_of_two_balancers_drained_is_not_safe_to_stop(build
     first, second = pair(build)
     with second.load("--kinds", "later") as load:  # POSTs of 2 s, never re-sent
         first.cli("nodes", "drain", "api2")
-        until(lambda: not in_flight(second, "api2"), 10)
-        until(lambda: in_flight(second, "api2"), 10)  # one that has just begun, not one that is about to end
+        until(lambda: not in_flight(second, "api2"))
+        until(lambda: in_flight(second, "api2"))  # one that has just begun, not one that is about to end
         first.nodes["api2"].kill()
         result = load.stop(2)
     assert result.failures
@@ -66,10 +66,10 @@ def test_a_node_that_only_one_of_two_balancers_drained_is_not_safe_to_stop(build
 def test_designations_that_differ_and_a_peer_that_is_gone_are_told(build: Build) -> None:
     first, second = pair(build)
     first.cli("designate", "dns", "api2")
-    until(lambda: any("dns is at api1 here" in text for text in differences(second) or []), 10)
+    until(lambda: any("dns is at api1 here" in text for text in differences(second) or []))
     second.process.send_signal(signal.SIGTERM)  # type: ignore[union-attr]
     assert second.process.wait(20) == 0  # type: ignore[union-attr]
-    until(lambda: any("peer other: cannot be asked" in cause for cause in causes(first)), 10)
+    until(lambda: any("peer other: cannot be asked" in cause for cause in causes(first)))
     assert first.admin("GET", "/v1/status")["verdict"] == "healthy"
 
 

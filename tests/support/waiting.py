@@ -7,7 +7,7 @@ from typing import TypeVar
 T = TypeVar("T")
 
 
-def until(condition: Callable[[], T], within_s: float = 10.0, what: str = "") -> T:
+def until(condition: Callable[[], T], within_s: float = 30.0, what: str = "") -> T:
     """Return the first true value of `condition`; AssertionError after `within_s`."""
     deadline = time.monotonic() + within_s
     while not (value := condition()):
