@@ -1,17 +1,27 @@
 """The designated node: remembered, moved for a reason, and the same for two balancers on one database."""
 
 import asyncio
+import time
 from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from datetime import UTC, datetime
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 
+from balancer.config.inventory import Designated
+from balancer.config.overlay import Holder
 from balancer.control.designation_row import PostgresStore
 from balancer.control.designation_store import FileStore, Remembered, Store, moved
+from balancer.control.designations import DesignationKeeper
+from balancer.control.events import EventLog
+from balancer.control.prober import Prober
+from balancer.control.site import Clock, Site
 from balancer.control.statefile import StateFile
 from balancer.errors import StateError
-from balancer.model import Designation
+from balancer.model import Admin, Designation, Health
 from tests.control.harness import Rig, nodes, rig, until
 from tests.support.postgres import database, postgres_server
 
@@ -184,3 +194,76 @@ async def test_two_balancers_agree_on_one_node(database: str) -> None:
         await until_held(two, "api2", 2)
         await two.post("/v1/designations/dns", node="api1")
         await until_held(one, "api1", 3)
+
+
+@dataclass
+class OneBalancer:
+    """A keeper among what it works with; `believed` are the holders that its workers were given, by epoch."""
+
+    store: PostgresStore
+    admin: dict[str, Admin] = field(default_factory=lambda: dict.fromkeys(("api1", "api2", "api3"), Admin.ENABLED))
+    holders: dict[str, Holder] = field(default_factory=dict)
+    believed: list[Holder] = field(default_factory=list)
+
+    def __post_init__(self) -> None:
+        dns = Designated(order=tuple(self.admin), store="postgres")
+        self.config = SimpleNamespace(designated={"dns": dns}, node_map=self.admin)
+        clock = Clock(now=lambda: datetime.now(UTC), monotonic=time.monotonic)
+        self.keeper = DesignationKeeper(
+            site=cast("Site", self),
+            prober=cast("Prober", self),
+            events=EventLog(Path("unwritten"), clock=clock.now),
+            clock=clock,
+            store_for=lambda _config, _item: self.store,
+        )
+
+    @property
+    def snapshot(self) -> Any:
+        """See Site."""
+        return SimpleNamespace(nodes=[SimpleNamespace(name=name, admin=admin) for name, admin in self.admin.items()])
+
+    def seen(self, _name: str) -> Any:
+        """See Prober: all are healthy."""
+        return SimpleNamespace(state=SimpleNamespace(health=Health.HEALTHY))
+
+    def published_designations(self) -> list[Designation]:
+        """See Site."""
+        return [Designation("dns", tuple(self.admin), holder.node, holder.epoch) for holder in self.believed[-1:]]
+
+    async def refresh(self) -> None:
+        """See Site."""
+        self.believed.append(self.holders["dns"])
+
+    async def look(self, *drained: str) -> None:
+        """Decide once, with these nodes drained."""
+        self.admin = {name: Admin.DRAINED if name in drained else Admin.ENABLED for name in self.admin}
+        await self.keeper._look()
+
+
+async def epochs_with_two_holders(dsn: str, kind: type[PostgresStore], rounds: int) -> list[int]:
+    """Two balancers fail over at once, each to a node that the other one does not see."""
+    one, two = OneBalancer(kind(CLUSTER, dsn)), OneBalancer(kind(CLUSTER, dsn))
+    try:
+        for _ in range(rounds):
+            await one.keeper.appoint("dns", "api1", "root", "") if one.believed else await one.look()
+            await two.look()
+            await asyncio.gather(one.look("api1", "api3"), two.look("api1", "api2"))
+    finally:
+        await one.store.close()
+        await two.store.close()
+    assert one.believed[-1].epoch >= rounds
+    nodes_of: dict[int, set[str | None]] = {}
+    for holder in one.believed + two.believed:
+        nodes_of.setdefault(holder.epoch, set()).add(holder.node)
+    return [epoch for epoch, names in nodes_of.items() if len(names) > 1]
+
+
+@pytest.mark.pg
+async def test_two_balancers_never_take_different_nodes_for_the_holder_of_one_epoch(database: str) -> None:
+    assert not await epochs_with_two_holders(database, PostgresStore, 20)
+
+
+@pytest.mark.pg
+async def test_two_balancers_would_take_different_nodes_if_the_statement_did_not_compare(database: str) -> None:
+    """The negative control of the test above."""
+    assert await epochs_with_two_holders(database, Careless, 20)

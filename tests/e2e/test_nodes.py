@@ -174,6 +174,32 @@ def test_the_designated_node_fails_over_and_back(build: Build) -> None:
         assert {site.ask(path=spelling)[1]["x-node"] for _ in range(6)} == {"api1"}, spelling
 
 
+@pytest.mark.parametrize("order", [("api1", "api2", "api3"), ("api3", "api1", "api2")], ids=",".join)
+def test_pings_go_to_the_next_node_of_the_order(build: Build, order: tuple[str, ...]) -> None:
+    site = build(preset="arvados", designated={"dns": {"order": list(order)}})
+    site.start()
+    for node in order:
+        until(lambda node=node: site.ask(path=PING)[1]["x-node"] == node, 10, f"{node} is designated")  # type: ignore[misc]
+        assert {site.ask(path=PING)[1]["x-node"] for _ in range(5)} == {node}
+        if node != order[-1]:
+            site.admin("POST", f"/v1/nodes/{node}/drain", {})
+
+
+def test_pings_wait_for_a_node_that_is_drained_when_people_move_the_designation(build: Build) -> None:
+    """The negative control of the test above."""
+    by_hand = {"dns": {"order": ["api1", "api2", "api3"], "failover": "manual"}}
+    site = build(preset="arvados", designated=by_hand, park={"timeout": "1s"}, drain={"timeout": "1s"})
+    site.start()
+    until(lambda: site.ask(path=PING)[1].get("x-node") == "api1", 10)
+    site.admin("POST", "/v1/nodes/api1/drain", {})
+    until(lambda: site.states()["api1"] == "drained", 10)
+    before = {name: node.counts()["requests"] for name, node in site.nodes.items()}
+    for _ in range(10):  # a second each: as long as the test above waits
+        status, headers, _ = site.ask(path=PING)
+        assert (status, headers["x-arv-balance"]) == (503, "park-timeout")
+    assert {name: node.counts()["requests"] for name, node in site.nodes.items()} == before
+
+
 def epoch(mark: str) -> int:
     name, _, number = mark.partition(";epoch=")
     assert name == "dns"
