@@ -15,19 +15,27 @@ from dataclasses import dataclass
 from balancer.errors import StateError
 from balancer.model import Outcome
 
-MAGIC = 0x4152562D_42414C31  # "ARV-BAL1"; a changed layout gets another number, so that nobody adopts it
+MAGIC = 0x4152562D_42414C32  # "ARV-BAL2"; a changed layout gets another number, so that nobody adopts it
 MAX_WORKERS = 64
 MAX_NODES = 256
 MAX_LISTENERS = 16
+MAX_ROUTES = 64  # counted apart; those of higher slots are not
 
 # Bucket bounds of the duration histograms, in seconds; the last bucket of a histogram is +Inf.
 BUCKETS_S = (0.001, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1, 2.5, 5, 7.5, 10, 30, 60, 120, 300)
 HISTOGRAM_CELLS = len(BUCKETS_S) + 2  # buckets (not cumulative), +Inf, sum in microseconds
+# Behind a histogram of durations: the longest one of each of the last seconds, in a ring. A cell is a mark, the second
+# (CLOCK_MONOTONIC) above the microseconds: that of a later second is larger, so nobody has to clear any.
+SLOWEST_CELLS = 20
+TIMING_CELLS = HISTOGRAM_CELLS + SLOWEST_CELLS
+MARK_BITS = 36  # of microseconds, 19 hours; seconds have room for 8 years
+MARK_MOST = (1 << MARK_BITS) - 1
 
 # --- header and control block, cells from 0 -------------------------------------------------------------
 H_MAGIC, H_STARTED_NS, H_PARENT_PID, H_PARENT_BEAT_NS, H_CONTROL_PID, H_CONTROL_BEAT_NS, H_GENERATION = range(7)
 H_RELEASE_TOKENS_MICRO, H_RELEASE_AT_NS, H_NEXT_TICKET = 7, 8, 9  # written under the record lock `lock_release`
 H_RESTARTS = 10  # workers replaced since the start
+H_UPGRADE_SLOWEST_US = 12  # longest exchange since the upgrade began; control writes it
 H_ROWS = 11  # rows ever used: sums over workers go over this many; it only grows, and the parent writes it
 H_CELLS = 64
 
@@ -83,7 +91,7 @@ N_REFUSED, N_TIMEOUT, N_RESET, N_TLS, N_PROTOCOL, N_SHORT_BODY = range(8, 14)
 N_CONNECTS, N_REUSES, N_REFUSED_NS = 14, 15, 16  # REFUSED_NS: monotonic time of the last refused connect
 N_ATTEMPTS = 17
 N_DURATION = 20
-N_FIRST_BYTE = N_DURATION + HISTOGRAM_CELLS
+N_FIRST_BYTE = N_DURATION + TIMING_CELLS
 N_CELLS = N_FIRST_BYTE + HISTOGRAM_CELLS
 NODE_ERRORS = ("refused", "timeout", "reset", "tls", "protocol", "short_body")  # order of N_REFUSED...
 
@@ -135,9 +143,14 @@ CODES = (
 )  # 0: any other
 L_REQUESTS = 0  # + method index * len(CODES) + code index
 L_DURATION = len(METHODS) * len(CODES)
-L_CELLS = L_DURATION + HISTOGRAM_CELLS
+L_CELLS = L_DURATION + TIMING_CELLS
 
-ROW_CELLS = W_LISTENERS + MAX_LISTENERS * L_CELLS
+# Per named route, at row + W_ROUTES + route_slot * R_CELLS. What no route matches is what is left of the listeners'.
+W_ROUTES = W_LISTENERS + MAX_LISTENERS * L_CELLS
+R_FAILED, R_DURATION = 0, 1
+R_CELLS = R_DURATION + TIMING_CELLS
+
+ROW_CELLS = W_ROUTES + MAX_ROUTES * R_CELLS
 TOTAL_CELLS = WORKERS + MAX_WORKERS * ROW_CELLS
 
 OUTCOME_CELLS = {
@@ -161,6 +174,11 @@ def row(slot: int) -> int:
 def node_cell(worker_slot: int, node_slot: int) -> int:
     """Index of the first cell of a node in a worker's row."""
     return row(worker_slot) + W_NODES + node_slot * N_CELLS
+
+
+def route_cell(worker_slot: int, route_slot: int) -> int:
+    """Index of the first cell of a route in a worker's row; 0 for one that is not counted apart."""
+    return row(worker_slot) + W_ROUTES + route_slot * R_CELLS if route_slot < MAX_ROUTES else 0
 
 
 def control_cell(node_slot: int) -> int:

@@ -15,6 +15,8 @@ WIDE_MORE = ("VERSION", "ORIGIN", "NOTE")
 RIGHT = ("REQ/S", "P50", "P95", "P99", "ERR", "IN-FLIGHT", "TUNNELS", "WEIGHT")
 DROP = ("WEIGHT", "SINCE", "ERR", "P95", "CHECK", "NOTE")  # on a narrow terminal, first first
 NOTHING = "-"
+SLOW_S = 1.0  # a route whose p99 is as long is worth a line
+SHOWN_ROUTES = 5
 
 
 def headline(status: Document, painter: Painter) -> str:
@@ -95,6 +97,7 @@ def footer(status: Document, painter: Painter) -> list[str]:
         since = f", since {age(item['since'])}" if item["since"] else ""
         why = item["now"] or item["why"]
         lines.append(f"designated {item['name']}: {holder}  epoch {item['epoch']}{since}  ({why})")
+    lines += [painter.paint("warn", route_line(route)) for route in troubled(status["routes"])]
     lines += [dns_line(target) for target in (status.get("dns") or {}).get("targets", ())]
     if status["upgrade"] and status["upgrade"]["open"]:
         lines.append(painter.paint("warn", upgrade_line(status["upgrade"])))
@@ -105,6 +108,22 @@ def footer(status: Document, painter: Painter) -> list[str]:
         count = len(last["errors"])
         lines.append(painter.paint("bad", f"config on disk has {count} errors and is not in use: arv-balance check"))
     return lines
+
+
+def troubled(routes: Sequence[Document]) -> list[Document]:
+    """Return the routes that fail or are slow, the worst first."""
+    found = [route for route in routes if route["rates"]["failed"] or (route["rates"]["p99_s"] or 0.0) >= SLOW_S]
+    found.sort(key=lambda route: (-route["rates"]["failed"], -(route["rates"]["p99_s"] or 0.0)))
+    return found[:SHOWN_ROUTES]
+
+
+def route_line(route: Document) -> str:
+    """Return a route in one line."""
+    rates, name = route["rates"], f"route {route['name']}" if route["name"] else "no named route"
+    parts = [f"{rates['requests_per_s']:.0f} req/s", f"p99 {milliseconds(rates['p99_s'])}"]
+    if rates["failed"]:
+        parts.append(f"{rates['failed']} failed in the last minute")
+    return f"{name}: {', '.join(parts)}"
 
 
 def dns_line(target: Document) -> str:

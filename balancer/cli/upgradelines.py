@@ -121,9 +121,11 @@ def _totals(document: Document) -> list[str]:
     totals = document["totals"]
     if totals is None:
         return ["  the counters began anew meanwhile: requests were not counted"] if document["phase"] != "none" else []
-    p99 = "" if totals["p99_s"] is None else f"   p99 {totals['p99_s'] * 1000:.0f} ms"
+    p99 = "" if totals["p99_s"] is None else f"   p99 {spell(totals['p99_s'])}"
     if p99 and totals["p99_before_s"] is not None:
-        p99 += f" (before: {totals['p99_before_s'] * 1000:.0f} ms)"
+        p99 += f" (before: {spell(totals['p99_before_s'])})"
+    if totals.get("slowest_s"):
+        p99 += f"   slowest {spell(totals['slowest_s'])}"
     retried = f"retried (hidden from clients) {totals['retried']}"
     return [f"  requests {totals['requests']}   failed {totals['failed']}   {retried}{p99}"]
 

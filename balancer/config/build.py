@@ -60,7 +60,8 @@ def snapshot(
     )
     binds = [str(listen.bind) for listen in config.listen]
     listener_slots, retired_listeners = assign(binds, slots.listeners, slots.retired_listeners, size=MAX_LISTENERS)
-    route_slots, _ = assign([route.name for route in config.routes], slots.routes, {}, size=_MAX_ROUTES)
+    routes = [route.name for route in config.routes]
+    route_slots, retired_routes = assign(routes, slots.routes, slots.retired_routes, size=_MAX_ROUTES)
     names = tuple(config.node_map)
     made = replace(
         settings(config, generation),
@@ -80,7 +81,8 @@ def snapshot(
         pause=overlay.pause,
         workers=int(config.workers) or workers,
     )
-    return Built(made, tuple(pems.contents), Slots(node_slots, listener_slots, route_slots, retired, retired_listeners))
+    kept = Slots(node_slots, listener_slots, route_slots, retired, retired_listeners, retired_routes)
+    return Built(made, tuple(pems.contents), kept)
 
 
 def _holder(overlay: Overlay, name: str) -> tuple[str | None, int]:

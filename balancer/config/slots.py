@@ -17,6 +17,7 @@ class Slots:
     routes: Mapping[str, int] = field(default_factory=dict)
     retired_nodes: Mapping[str, int] = field(default_factory=dict)
     retired_listeners: Mapping[str, int] = field(default_factory=dict)
+    retired_routes: Mapping[str, int] = field(default_factory=dict)
 
     @classmethod
     def of(cls, snapshot: Snapshot) -> Self:

@@ -332,9 +332,11 @@ class Control:
         while True:
             slots = [node.slot for node in self._site.snapshot.nodes if node.admin is not Admin.REMOVED]
             self._certificates.look()
-            reading = counts.read(self._board.shared, slots, self._clock.monotonic())
+            routes = [route.slot for route in self._site.snapshot.routes]
+            reading = counts.read(self._board.shared, slots, self._clock.monotonic(), routes)
             self._trend.add(reading)
             self._series.add(reading)
+            self._upgrades.counted(reading)
             text = self._status.line()
             if text != said:
                 await self._outside.parent.send({"type": "status", "text": text})

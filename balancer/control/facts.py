@@ -37,6 +37,7 @@ class Gatherer:
             config_at=current.loaded_at.timestamp(),
             nodes=[self._node(node) for node in nodes],
             listeners={item.slot: item.bind for item in self._site.snapshot.listeners},
+            routes={item.slot: item.name for item in self._site.snapshot.routes if item.slot < sb.MAX_ROUTES},
             workers=[address.slot for address in publisher.workers],
             intents=Counter((item.kind.value, item.who) for item in self._site.intents),
             designations=[(item.name, item.node, item.epoch) for item in self._site.snapshot.designations],

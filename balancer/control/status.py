@@ -19,7 +19,7 @@ from balancer.control.prober import Prober
 from balancer.control.reload import Reader, fault_document
 from balancer.control.site import Site
 from balancer.model import Admin, Health, Node, Outcome
-from balancer.observe.counts import Rates, Trend
+from balancer.observe.counts import REST, Rates, Trend
 
 STATUS = "arv-balance/status/v1"
 NODES = "arv-balance/nodes/v1"
@@ -78,6 +78,7 @@ class Status:
                 "tunnels": board.total(sb.W_TUNNELS),
                 "connections": board.total(sb.W_CONNECTIONS),
             },
+            "routes": self._routes(),
             "nodes": nodes,
             "removed": self._removed(),
             "designations": self._from.designations(),
@@ -173,6 +174,12 @@ class Status:
             else None,
         }
 
+    def _routes(self) -> list[Document]:
+        """Return named routes in their order, then (name "") what none of them matched; nothing without routes."""
+        names = {route.slot: route.name for route in self._from.site.snapshot.routes if route.slot < sb.MAX_ROUTES}
+        slots = {**names, REST: ""} if names else {}
+        return [{"name": name, "rates": rates_document(self._from.trend.route(slot))} for slot, name in slots.items()]
+
     def _shown(self) -> list[Node]:
         return [node for node in self._from.site.snapshot.nodes if node.admin is not Admin.REMOVED]
 
@@ -235,6 +242,7 @@ def rates_document(rates: Rates) -> Document:
         "p50_s": rates.p50_s,
         "p95_s": rates.p95_s,
         "p99_s": rates.p99_s,
+        "slowest_s": rates.slowest_s,
         "failed": rates.failed,
         "error_ratio": rates.error_ratio,
     }

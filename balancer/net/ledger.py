@@ -9,8 +9,9 @@ from balancer.net.attempts import Attempts
 from balancer.net.clock import WallClock
 from balancer.net.listener import Gate
 from balancer.net.logwriter import LogWriter
-from balancer.net.nodes import NodeState, observe
+from balancer.net.nodes import NodeState, observe, observe_marked
 from balancer.net.reactor import HEARTBEAT_NS, Reactor
+from balancer.net.site import Target
 from balancer.observe.accesslog import Formatter
 from balancer.scoreboard import (
     CODES,
@@ -18,6 +19,8 @@ from balancer.scoreboard import (
     L_REQUESTS,
     METHODS,
     OUTCOME_CELLS,
+    R_DURATION,
+    R_FAILED,
     ROW_CELLS,
     W_ACCEPTED,
     W_BEAT_NS,
@@ -63,9 +66,11 @@ class Ledger:
         self.accepted_cell = self.row + W_ACCEPTED
         self._answered_cell = self.row + W_OUT_NODE
         self._next_beat = 0
+        self.second = reactor.now // 1_000_000_000  # as of the last beat
         # Tallies of this turn.
         self._request_bytes = self._response_bytes = self._connections = 0
         self.tallied: list[NodeState] = []  # nodes with tallies
+        self._routed: list[Target] = []
         self._ended = self._tallied_at = 0  # exchanges since, and when, those of nodes were written last
         self._overheads: list[int] = []
         self._queue_times: list[int] = []
@@ -84,6 +89,14 @@ class Ledger:
         codes = gate.codes
         codes[key] = codes.get(key, 0) + 1
         gate.durations.append(duration)
+        target = exchange.target
+        durations = target.durations
+        if durations is not None:
+            if not durations:
+                self._routed.append(target)
+            durations.append(duration)
+            if exchange.status >= 500:
+                self.cells[target.cell + R_FAILED] += 1
         self._ended += 1
         waited_ns = exchange.waited_ns
         if waited_ns:
@@ -94,7 +107,9 @@ class Ledger:
         if done_at:
             # Time in the balancer itself: all but waiting in line and what the node took.
             self._overheads.append(duration - waited_ns - done_at + exchange.chosen_at)
-        self._request_bytes += exchange.request_bytes
+        sent = exchange.request_bytes
+        if sent:
+            self._request_bytes += sent
         self._response_bytes += exchange.response_bytes
         if self.formatter is not None:
             self.log.add(self.formatter(exchange, self.clock, now))
@@ -102,6 +117,8 @@ class Ledger:
             self.cells[self._answered_cell] += 1
         else:
             self.cells[self.row + OUTCOME_CELLS[exchange.outcome]] += 1
+            if durations is not None and exchange.outcome is Outcome.NODE_CUT and exchange.status < 500:
+                self.cells[target.cell + R_FAILED] += 1
 
     def count(self, cell: int) -> None:
         """Add one to a cell of our row."""
@@ -114,17 +131,23 @@ class Ledger:
         # Few at each of many nodes wait for more to come (or for `sweep`): 64 nodes cost as much as 2.
         if len(nodes) <= FEW_NODES or self._ended >= TALLIES * len(nodes) or now - self._tallied_at >= TALLIES_NS:
             for node in nodes:
-                node.flush_tallies()
+                node.flush_tallies(self.second)
             nodes.clear()
             self._ended, self._tallied_at = 0, now
         for gate in self.gates.values():
             if gate.durations:
-                observe(cells, gate.cell + L_DURATION, gate.durations)
+                observe_marked(cells, gate.cell + L_DURATION, gate.durations, self.second)
                 gate.durations.clear()
                 for (method, status), count in gate.codes.items():
                     index = METHOD_INDEX.get(method, OTHER_METHOD) * len(CODES) + CODE_INDEX.get(status, OTHER_CODE)
                     cells[gate.cell + L_REQUESTS + index] += count
                 gate.codes.clear()
+        if self._routed:
+            for target in self._routed:
+                if target.durations:
+                    observe_marked(cells, target.cell + R_DURATION, target.durations, self.second)
+                    target.durations.clear()
+            self._routed.clear()
         if self._overheads:
             observe(cells, row + W_OVERHEAD_HISTOGRAM, self._overheads)
             self._overheads.clear()
@@ -148,6 +171,7 @@ class Ledger:
     def beat(self, now: int) -> None:
         """Say that this worker is alive, and how it goes."""
         self._next_beat = now + HEARTBEAT_NS
+        self.second = now // 1_000_000_000
         cells, row, reactor = self.cells, self.row, self.reactor
         cells[row + W_BEAT_NS] = now
         cells[row + W_LOOPS] += reactor.turns

@@ -13,6 +13,8 @@ from balancer.scoreboard import (
     C_HEALTHY_SINCE_NS,
     C_VERDICT_NS,
     HISTOGRAM_CELLS,
+    MARK_BITS,
+    MARK_MOST,
     N_1XX,
     N_2XX,
     N_ATTEMPTS,
@@ -21,6 +23,7 @@ from balancer.scoreboard import (
     N_IDLE,
     N_IN_FLIGHT,
     N_REUSES,
+    SLOWEST_CELLS,
     control_cell,
     node_cell,
 )
@@ -49,6 +52,15 @@ def observe(cells: "memoryview[int]", first: int, durations: list[int]) -> None:
     else:
         cells[first + len(BOUNDS_NS)] += count - below
     cells[first + HISTOGRAM_CELLS - 1] += sum(durations) // 1000
+
+
+def observe_marked(cells: "memoryview[int]", first: int, durations: list[int], second: int) -> None:
+    """Add durations to the histogram at `first`, and mark the longest in the ring behind it. Sorts the list."""
+    observe(cells, first, durations)
+    mark = (second << MARK_BITS) + min(durations[-1] // 1000, MARK_MOST)
+    cell = first + HISTOGRAM_CELLS + second % SLOWEST_CELLS
+    if mark > cells[cell]:
+        cells[cell] = mark
 
 
 class NodeState:
@@ -131,11 +143,11 @@ class NodeState:
         """Add one to a node cell (`N_...`)."""
         self.cells[self.cell + cell] += 1
 
-    def flush_tallies(self) -> None:
-        """Write the tallies of this turn."""
+    def flush_tallies(self, second: int) -> None:
+        """Write the tallies of this turn. `second`: now, or half a second ago."""
         cells, cell = self.cells, self.cell
         if self.durations:
-            observe(cells, cell + N_DURATION, self.durations)
+            observe_marked(cells, cell + N_DURATION, self.durations, second)
             self.durations.clear()
         if self.first_bytes:
             cells[cell + N_ATTEMPTS] += len(self.first_bytes)

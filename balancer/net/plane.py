@@ -285,7 +285,7 @@ class Plane(Ledger):
         for node in self.nodes.values():
             if node.pool and node.pool[0].idle_since <= now - idle_ns:
                 node.close_idle(now - idle_ns)
-            node.flush_tallies()
+            node.flush_tallies(self.second)
         self.tunnels.sweep(now)
         if self.closing:
             self._check_stopped(now)

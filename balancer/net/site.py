@@ -16,6 +16,7 @@ from balancer.model import Admin, HashKey, Policy, Route, Snapshot
 from balancer.net.claims import Claims
 from balancer.net.nodes import NodeState
 from balancer.net.requestids import RequestIds
+from balancer.scoreboard import route_cell
 
 if TYPE_CHECKING:
     from balancer.net.tls import ListenerContexts
@@ -27,15 +28,20 @@ SLOW_START_STEP_S = 0.5  # how often growing weights are renewed
 class Target:
     """Where exchanges of a route may go: some nodes and the chooser among those that serve now."""
 
-    __slots__ = ("chooser", "designation", "name", "nodes", "park", "response_ns", "retry", "route", "serving")
+    __slots__ = (
+        *("cell", "chooser", "designation", "durations", "name", "nodes", "park", "response_ns", "retry", "route"),
+        "serving",
+    )
 
-    def __init__(self, route: Route | None, nodes: tuple[NodeState, ...], response_s: float) -> None:
+    def __init__(self, route: Route | None, nodes: tuple[NodeState, ...], response_s: float, cell: int = 0) -> None:
         self.route = route
         self.name = route.name.encode() if route else b""
         self.nodes = nodes
         self.designation = b""  # the X-Arv-Designation line of a designated route
         self.chooser: Chooser | None = None
         self.serving: tuple[NodeState, ...] = ()
+        self.cell = cell  # first cell of this route in our row; 0: not counted apart
+        self.durations: list[int] | None = [] if cell else None  # of this turn, as those of a node
         self.response_ns = int(((route.response_timeout_s if route else None) or response_s) * 1e9)
         self.park = route is None or route.park
         self.retry = route is None or route.retry
@@ -80,14 +86,15 @@ class Site:
 
     def _target(self, route: Route) -> Target:
         response_s = self.snapshot.timeouts.response_s
+        cell = route_cell(self.claims.slot, route.slot)
         by_name = {node.node.name: node for node in self.nodes.values()}
         if route.designated is None:
             names = route.nodes
             nodes = tuple(by_name[name] for name in names if name in by_name) if names else tuple(by_name.values())
-            return Target(route, nodes, response_s)
+            return Target(route, nodes, response_s, cell)
         found = next((d for d in self.snapshot.designations if d.name == route.designated), None)
         holder = by_name.get(found.node) if found and found.node else None
-        target = Target(route, (holder,) if holder else (), response_s)
+        target = Target(route, (holder,) if holder else (), response_s, cell)
         if found is not None and found.header:
             target.designation = b"X-Arv-Designation: %b;epoch=%d\r\n" % (found.name.encode(), found.epoch)
         return target

@@ -57,6 +57,8 @@ SPECS = (
         ("listener", "method", "code"),
     ),
     Spec("request_duration_seconds", _H, "From the request's head to the end of the answer.", ("listener",)),
+    Spec("route_request_duration_seconds", _H, "The same by named route, of the first 64.", ("route",)),
+    Spec("route_failures", _C, "Answers 5xx and cut ones by named route.", ("route",)),
     Spec("overhead_seconds", _H, "Time in the balancer itself, waiting excluded."),
     Spec("requests_in_flight", _G, "Exchanges at nodes."),
     Spec("requests_rejected", _C, "Answers of our own by reason.", ("reason",)),
@@ -170,6 +172,7 @@ class Facts:
     config_at: float
     nodes: Sequence[NodeFacts]
     listeners: Mapping[int, str]
+    routes: Mapping[int, str]  # those that are counted apart
     workers: Sequence[int]
     intents: Mapping[tuple[str, str], int]
     designations: Sequence[tuple[str, str | None, int]]  # name, node, epoch
@@ -287,6 +290,12 @@ def _traffic(made: Made, board: sb.Scoreboard, rows: range, facts: Facts) -> Non
                 _set(made, "requests", count, listener, method, str(code) if code else "other")
         durations = totals(board, rows, base + sb.L_DURATION, sb.HISTOGRAM_CELLS)
         _cells(made, "request_duration_seconds", durations, listener)
+    for slot, route in facts.routes.items():
+        base = sb.W_ROUTES + slot * sb.R_CELLS
+        _cells(
+            made, "route_request_duration_seconds", totals(board, rows, base + sb.R_DURATION, sb.HISTOGRAM_CELLS), route
+        )
+        _set(made, "route_failures", total(board, rows, base + sb.R_FAILED), route)
     _cells(made, "overhead_seconds", totals(board, rows, sb.W_OVERHEAD_HISTOGRAM, sb.HISTOGRAM_CELLS))
     _set(made, "requests_in_flight", total(board, rows, sb.W_BUSY))
     for index, reason in enumerate(sb.REJECT_REASONS):

@@ -5,7 +5,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from itertools import pairwise
 
-from balancer.observe.counts import Counts, quantile
+from balancer.observe.counts import Counts
 
 SPANS = {"minute": (1.0, 60), "quarter": (15.0, 60)}  # seconds between readings, how many are kept
 
@@ -54,7 +54,7 @@ def columns(points: Sequence[Point]) -> dict[str, list[float | None]]:
 def _cluster(old: Counts, new: Counts) -> Point:
     return Point(
         per_s=max(0, new.answered - old.answered) / (new.at_s - old.at_s),
-        p95_s=_p95(old.durations, new.durations),
+        p95_s=new.timing.since(old.timing, old.at_s).quantile(0.95),
         failed=max(0, new.failed - old.failed),
     )
 
@@ -63,10 +63,6 @@ def _node(old: Counts, new: Counts, slot: int) -> Point:
     before, after = old.nodes[slot], new.nodes[slot]
     return Point(
         per_s=max(0, after.attempts - before.attempts) / (new.at_s - old.at_s),
-        p95_s=_p95(before.durations, after.durations),
+        p95_s=after.timing.since(before.timing, old.at_s).quantile(0.95),
         failed=max(0, after.failed - before.failed),
     )
-
-
-def _p95(old: tuple[int, ...], new: tuple[int, ...]) -> float | None:
-    return quantile([max(0, after - before) for before, after in zip(old, new, strict=True)], 0.95)

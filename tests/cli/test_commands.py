@@ -3,9 +3,11 @@
 import asyncio
 import json
 import os
+import re
 import signal
 import subprocess
 import sys
+import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
@@ -14,8 +16,10 @@ from typing import Any
 
 import pytest
 
+from balancer import scoreboard as sb
 from balancer.cli.reference import markdown
 from balancer.control.admin import endpoints
+from balancer.net.nodes import observe_marked
 from balancer.observe import metrics
 from tests.control.harness import FakeNode, Rig, nodes, rig, until
 from tests.support.ports import free_port
@@ -86,6 +90,31 @@ async def test_status_is_plain_when_piped_and_versioned_as_json() -> None:
         colored = await run("status", FORCE_COLOR="1")
         assert "\x1b[32m" in colored.out
         assert "\x1b" not in (await run("status", FORCE_COLOR="1", NO_COLOR="1")).out
+
+
+async def test_a_route_that_fails_or_is_slow_has_a_line_and_a_place_on_the_dashboard() -> None:
+    routes = [{"name": name, "match": {"path": f"/{name}"}} for name in ("quick", "uploads")]
+    async with shell("api1", routes=routes) as (run, _):
+        board = run.control.board
+        for slot, took_ns in ((0, 20_000_000), (1, 2_300_000_000)):
+            second = time.monotonic_ns() // 10**9
+            observe_marked(board.cells, sb.row(0) + sb.W_LISTENERS + sb.L_DURATION, [took_ns], second)
+            observe_marked(board.cells, sb.route_cell(0, slot) + sb.R_DURATION, [took_ns], second)
+        board.cells[sb.route_cell(0, 1) + sb.R_FAILED] = 4
+
+        async def counted() -> list[dict[str, Any]]:
+            found: list[dict[str, Any]] = (await run.control.get("/v1/status"))["routes"]
+            return found if found[1]["rates"]["failed"] == 4 else []
+
+        quick, uploads, rest = await until(counted)
+        assert [item["name"] for item in (quick, uploads, rest)] == ["quick", "uploads", ""]
+        assert uploads["rates"]["slowest_s"] == 2.3
+        assert uploads["rates"]["p99_s"] <= 2.3
+        lines = (await run("status")).out.splitlines()
+        (line,) = [line for line in lines if line.startswith(("route", "no named"))]
+        assert re.fullmatch(r"route uploads: \d+ req/s, p99 2.3s, 4 failed in the last minute", line)
+        page = await run.control.page("/ui/")
+        assert page.index("uploads") < page.index("quick")
 
 
 async def test_status_tells_scripts_how_it_is() -> None:

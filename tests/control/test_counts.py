@@ -1,11 +1,13 @@
 """Rates, quantiles and shares out of counters."""
 
+import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from balancer import scoreboard as sb
 from balancer.durations import parse, spell
-from balancer.observe.counts import Counts, NodeCounts, Trend, quantile, read
+from balancer.net.nodes import observe_marked
+from balancer.observe.counts import REST, Counts, PartCounts, Timing, Trend, quantile, read
 
 CELLS = len(sb.BUCKETS_S) + 2
 
@@ -28,6 +30,50 @@ def test_a_quantile_lies_in_the_bucket_of_the_value(values: list[float], share: 
     assert lower <= found <= upper
 
 
+@given(st.lists(st.floats(0.0001, 1000), min_size=1, max_size=50), st.floats(0.01, 1))
+def test_no_quantile_is_above_the_slowest_that_was_measured(values: list[float], share: float) -> None:
+    exact = sorted(values)[max(0, min(len(values) - 1, -int(-share * len(values) // 1) - 1))]
+    found = quantile(histogram(*values), share, max(values))
+    assert found is not None
+    assert max((bound for bound in (0.0, *sb.BUCKETS_S) if bound < exact), default=0.0) <= found <= max(values)
+
+
+def test_the_slowest_of_a_span_is_not_one_of_before() -> None:
+    board = sb.Scoreboard.create(0)
+    try:
+        board.cells[sb.H_ROWS] = 1
+        base = sb.row(0) + sb.W_LISTENERS + sb.L_DURATION
+        observe_marked(board.cells, base, [int(29.6e9)], 100)
+        before = read(board, [], 110.0)
+        observe_marked(board.cells, base, [int(0.1e9), int(10.6e9)], 112)
+        observe_marked(board.cells, base, [int(0.2e9)], 112)  # a shorter one of the same second changes nothing
+        spent = read(board, [], 113.0).timing.since(before.timing, before.at_s)
+        assert spent.slowest_s == 10.6
+        assert spent.quantile(0.99) == pytest.approx(10.6, abs=0.05)
+        observe_marked(board.cells, base, [int(0.3e9)], 112 + sb.SLOWEST_CELLS)  # the ring comes round
+        late = read(board, [], 132.0)
+        assert late.timing.since(before.timing, 131.0).slowest_s == 0.3
+    finally:
+        board.close()
+
+
+def test_what_no_route_matched_is_what_is_left() -> None:
+    board = sb.Scoreboard.create(0)
+    try:
+        board.cells[sb.H_ROWS] = 1
+        row = sb.row(0)
+        listener, route = row + sb.W_LISTENERS, sb.route_cell(0, 3)
+        observe_marked(board.cells, listener + sb.L_DURATION, [2_000_000, 3_000_000, 4_000_000], 1)
+        observe_marked(board.cells, route + sb.R_DURATION, [2_000_000, 3_000_000], 1)
+        board.cells[listener + sb.L_REQUESTS + sb.CODES.index(500)] = 3
+        board.cells[route + sb.R_FAILED] = 2
+        found = read(board, [], 2.0, [3, sb.MAX_ROUTES])
+        assert {slot: (part.attempts, part.failed) for slot, part in found.routes.items()} == {3: (2, 2), REST: (1, 1)}
+        assert read(board, [], 2.0).routes == {}
+    finally:
+        board.close()
+
+
 def test_nothing_measured_is_no_number() -> None:
     assert quantile([0] * CELLS, 0.5) is None
 
@@ -35,14 +81,14 @@ def test_nothing_measured_is_no_number() -> None:
 def test_rates_are_over_the_last_ten_seconds_and_failures_over_a_minute() -> None:
     trend = Trend()
     for second in range(100):
-        node = NodeCounts(attempts=5 * second, failed=second, durations=tuple([second] + [0] * (CELLS - 1)))
+        node = PartCounts(5 * second, second, Timing((second, *[0] * (CELLS - 1))))
         trend.add(
             Counts(
                 at_s=float(second),
                 accepted=10 * second,
                 answered=10 * second,
                 failed=2 * second,
-                durations=tuple([10 * second] + [0] * (CELLS - 1)),
+                timing=Timing((10 * second, *[0] * (CELLS - 1))),
                 nodes={3: node},
             )
         )
@@ -68,7 +114,7 @@ def test_failures_are_server_errors_cut_answers_and_lost_exchanges() -> None:
             board.cells[listener + sb.L_DURATION] = 64
         found = read(board, [0], 1.0)
         assert found.failed == 2 * (1 + 2 + 3 + 4)
-        assert found.durations[0] == 128
+        assert found.timing.cells[0] == 128
     finally:
         board.close()
 

@@ -8,7 +8,7 @@ from hypothesis import strategies as st
 
 from balancer.control.dashboard import words
 from balancer.control.words import STATES, Verdict
-from balancer.observe.counts import Counts, NodeCounts
+from balancer.observe.counts import Counts, PartCounts
 from balancer.observe.series import SPANS, Series
 
 NOW = datetime(2030, 1, 1, 12, tzinfo=UTC)
@@ -56,7 +56,7 @@ def test_a_line_stays_in_its_frame_and_ends_at_its_right_edge(values: list[float
 
 
 def counts(at_s: float, answered: int) -> Counts:
-    return Counts(at_s=at_s, accepted=answered, answered=answered, nodes={3: NodeCounts(attempts=2 * answered)})
+    return Counts(at_s=at_s, accepted=answered, answered=answered, nodes={3: PartCounts(attempts=2 * answered)})
 
 
 def test_series_keep_a_minute_and_a_quarter_of_an_hour() -> None:

@@ -12,10 +12,12 @@ from pathlib import Path
 
 import pytest
 
-from balancer.model import AccessLog, Admin, Listener
+from balancer.model import AccessLog, Admin, Listener, Match, Route
+from balancer.observe import counts
 from balancer.scoreboard import (
     L_CELLS,
     L_DURATION,
+    MAX_ROUTES,
     N_2XX,
     N_DURATION,
     N_IDLE,
@@ -31,7 +33,7 @@ from balancer.scoreboard import (
     W_STATE,
 )
 from tests.support.client import Client, request
-from tests.support.upstream import Hold, Request, Sleep, Step, Upstream, answer
+from tests.support.upstream import Close, Hold, Request, Sleep, Step, Upstream, answer
 from tests.support.worker import Worker, running, snapshot_of, wait_until
 
 
@@ -207,6 +209,34 @@ def test_the_heart_beats_and_counters_are_written() -> None:
         assert sum(cell(W_LISTENERS + index) for index in range(L_DURATION)) == 4
         assert sum(cell(W_LISTENERS + L_CELLS + index) for index in range(L_DURATION)) == 0
         wait_until(lambda: cell(W_NODES + N_IDLE) == 1)
+
+
+def test_exchanges_of_a_named_route_are_counted_apart_their_failures_and_the_slowest_too() -> None:
+    def node_script(got: Request) -> list[Step] | bytes:
+        if got.target == "/a/cut":
+            return [answer(b"x" * 200_000, length=400_000), Close()]
+        return answer(b"", status=500) if got.target == "/a/bad" else [Sleep(0.3), answer(b"ok")]
+
+    route = Route("a", 3, Match(path="/a/{rest}"))
+    beyond = Route("b", MAX_ROUTES, Match(path="/b"))
+    with Upstream(node_script) as node, running(replace(snapshot_of(node.port), routes=(beyond, route))) as worker:
+        with Client(worker.connect()) as client:
+            for target in ("/a/slow", "/a/bad", "/b", "/other"):
+                client.get(target)
+            client.send(request("/a/cut"))
+            with pytest.raises((ConnectionError, EOFError)):
+                client.read()
+        worker.log_lines(5)
+        wait_until(lambda: counts.read(worker.board.board, [], 0.0, [3]).routes[3].attempts == 3)
+        found = counts.read(worker.board.board, [], time.monotonic(), [3, MAX_ROUTES])
+    assert (found.routes[3].failed, found.failed) == (2, 2)
+    assert found.routes[counts.REST].attempts == 2
+    slowest_s = found.routes[3].timing.slowest_s(0.0)
+    assert slowest_s is not None
+    assert 0.3 <= slowest_s <= 5.0
+    whole = found.timing.slowest_s(0.0)
+    assert whole is not None
+    assert slowest_s <= whole
 
 
 # --- the access log ---------------------------------------------------------------------------------------------------

@@ -29,16 +29,17 @@ def test_blocks_do_not_overlap() -> None:
         blocks += [(sb.node_cell(slot, node), sb.N_CELLS) for node in range(sb.MAX_NODES)]
         listeners = range(sb.MAX_LISTENERS)
         blocks += [(base + sb.W_LISTENERS + number * sb.L_CELLS, sb.L_CELLS) for number in listeners]
+        blocks += [(sb.route_cell(slot, number), sb.R_CELLS) for number in range(sb.MAX_ROUTES)]
     blocks.sort()
     for (first, length), (second, _) in itertools.pairwise(blocks):
         assert first + length <= second
     assert sum(blocks[-1]) <= sb.TOTAL_CELLS
 
 
-@pytest.mark.parametrize("prefix", ["H_", "C_", "W_", "N_", "L_"])
+@pytest.mark.parametrize("prefix", ["H_", "C_", "W_", "N_", "L_", "R_"])
 def test_names_of_a_block_have_cells_of_their_own_within_it(prefix: str) -> None:
     names = [name for name in vars(sb) if name.startswith(prefix) and not name.endswith("_CELLS")]
-    names = [name for name in names if name not in {"W_NODES", "W_LISTENERS"}]
+    names = [name for name in names if name not in {"W_NODES", "W_LISTENERS", "W_ROUTES"}]
     offsets = [getattr(sb, name) for name in names]
     assert len(set(offsets)) == len(offsets), names
     small = [offset for name, offset in zip(names, offsets, strict=True) if "HISTOGRAM" not in name]

@@ -62,6 +62,7 @@ RATES = {
     "p50_s": maybe(SECONDS),
     "p95_s": maybe(SECONDS),
     "p99_s": maybe(SECONDS),
+    "slowest_s": maybe(SECONDS),
     "failed": COUNT,
     "error_ratio": maybe({"type": "number", "minimum": 0}),
 }
@@ -145,6 +146,7 @@ STATUS = document(
         tunnels=COUNT,
         connections=COUNT,
     ),
+    routes=many(record(name=TEXT, rates=record(**RATES))),
     nodes=many(record(**_NODE)),
     removed=many(TEXT),
     designations=many(_DESIGNATION),

@@ -36,6 +36,7 @@ _TOTALS = record(
     parked=COUNT,
     p99_s=maybe(SECONDS),
     p99_before_s=maybe(SECONDS),
+    slowest_s=maybe(SECONDS),
 )
 UPGRADE = open_(
     schemas.document(

@@ -21,6 +21,7 @@ OVERVIEW = (
     "peers",
     "upgrade",
     "slow",
+    "routes",
     "ledger",
     "balancer",
     "events",
@@ -28,6 +29,7 @@ OVERVIEW = (
 NODE = ("head", "node-now", "node-charts", "node-exchanges", "events")
 SHOWN_EVENTS = 12
 SHOWN_SLOW = 5
+SHOWN_ROUTES = 5
 SLOW_S = 1.0  # an exchange that is open for so long is worth a line
 ANSWER_S = 0.5
 
@@ -75,6 +77,7 @@ class Stage:
         under_way = await self._under_way(None, SHOWN_SLOW)
         return {
             "slow": [item for item in under_way if item["age_s"] >= SLOW_S],
+            "routes": worst_first(status["routes"])[:SHOWN_ROUTES],
             "pause": services.pauses.document(),
             "run": services.upgrades.document() if status["upgrade"] else None,
             "chart": services.series.points("minute"),
@@ -103,6 +106,12 @@ class Stage:
                 return await self._services.publisher.exchanges(node, limit)
         except TimeoutError:
             return []
+
+
+def worst_first(routes: list[Document]) -> list[Document]:
+    """Return the routes that had traffic or failures lately: what failed most, then what took longest, first."""
+    lively = [route for route in routes if route["rates"]["failed"] or route["rates"]["requests_per_s"]]
+    return sorted(lively, key=lambda route: (-route["rates"]["failed"], -(route["rates"]["p99_s"] or 0.0)))
 
 
 def render(pages: Pages, scene: Scene, facts: Document) -> dict[str, str]:

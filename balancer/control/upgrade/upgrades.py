@@ -193,6 +193,7 @@ class Upgrades:
                 return {"schema": SCHEMA, **History.of([record]).document(), "warnings": self._warnings(asked)}
             await asyncio.to_thread(self._journal.set_aside, "1")
             self._history = History()
+            self._board.shared.cells[sb.H_UPGRADE_SLOWEST_US] = 0
             await self._add(record)
             ticket = self._take_over(asked.who)
         self._event("upgrade-begun", f"upgrade {asked.run_id}: {asked.mode}, {len(asked.nodes)} nodes", asked.who)
@@ -255,6 +256,11 @@ class Upgrades:
         phase = run.phase.value if run else ""
         self._event(f"upgrade-{phase}", f"upgrade {run.id if run else ''} is {phase}", who)
         return self.document()
+
+    def counted(self, now: Counts) -> None:
+        """Take a reading of the counters, one a second: what took longest is there for some seconds only."""
+        if self.run is not None and self.run.is_open:
+            self._slowest_s(now)
 
     # --- inside -------------------------------------------------------------------------------------------------
 
@@ -330,16 +336,24 @@ class Upgrades:
         requests = now.accepted - before["accepted"]
         if requests < 0:
             return None
-        spent = [max(0, new - old) for new, old in zip(now.durations, before["durations"], strict=False)]
+        spent = [max(0, new - old) for new, old in zip(now.timing.cells, before["durations"], strict=False)]
+        slowest_s = self._slowest_s(now)
         return {
             "requests": requests,
             "failed": now.failed - before["failed"],
             "retried": now.retried - before["retried"],
             "open": now.accepted - now.answered,
             "parked": self._board.total(sb.W_PARKED),
-            "p99_s": counts.quantile(spent, 0.99),
+            "p99_s": counts.quantile(spent, 0.99, slowest_s),
+            "slowest_s": slowest_s,
             "p99_before_s": self._history.p99_before_s,
         }
+
+    def _slowest_s(self, now: Counts) -> float | None:
+        """Return what took longest since the beginning; it is kept where a restart of control leaves it."""
+        cells, lately_s = self._board.shared.cells, now.timing.slowest_s(self._history.counts.get("at_s", now.at_s))
+        cells[sb.H_UPGRADE_SLOWEST_US] = max(cells[sb.H_UPGRADE_SLOWEST_US], round((lately_s or 0.0) * 1e6))
+        return cells[sb.H_UPGRADE_SLOWEST_US] / 1e6 or None
 
     def _now(self) -> str:
         return self._site.parts.clock.now().isoformat()
@@ -374,8 +388,9 @@ def steps_of(items: Sequence[Mapping[str, Any]]) -> tuple[Step, ...]:
 
 def _kept_counts(now: Counts) -> Document:
     return {
+        "at_s": now.at_s,
         "accepted": now.accepted,
         "failed": now.failed,
         "retried": now.retried,
-        "durations": list(now.durations),
+        "durations": list(now.timing.cells),
     }
