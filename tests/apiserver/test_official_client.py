@@ -1,10 +1,7 @@
 """The unmodified official Python client and its tools, through the balancer, over TLS, on three nodes."""
 
-import asyncio
 import json
-import os
 import ssl
-import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -14,13 +11,12 @@ import pytest
 
 from balancer.model import Outcome
 from tests.support.api import ROOT, api_template, client_of
-from tests.support.apisite import ApiSite
-from tests.support.officialclient import client_python
+from tests.support.apisite import ApiSite, env, started
+from tests.support.officialclient import SCRIPTS, client_python, run
 from tests.support.postgres import TestServer, postgres_server
 
-__all__ = ["api_template", "client_python", "postgres_server"]
+__all__ = ["api_template", "client_python", "env", "postgres_server"]
 pytestmark = [pytest.mark.pg, pytest.mark.e2e, pytest.mark.timeout(180)]
-HERE = Path(__file__).parent
 RESOURCES = (
     "groups", "links", "collections", "logs", "nodes", "workflows", "virtual_machines", "keep_services", "users",
     "api_client_authorizations", "container_requests", "containers", "authorized_keys",
@@ -33,21 +29,8 @@ BULK = """INSERT INTO logs (uuid, owner_uuid, event_type, created_at)
 @pytest.fixture(scope="module")
 def site(postgres_server: TestServer, api_template: str) -> Iterator[ApiSite]:
     """Three nodes on one database behind the balancer. The tests share them and leave each other's objects alone."""
-    name = asyncio.run(postgres_server.create(api_template))
-    made = ApiSite(postgres_server.dsn(name))
-    try:
-        made.start()
+    with started(ApiSite, postgres_server, api_template) as made:
         yield made
-    finally:
-        made.close()
-        asyncio.run(postgres_server.drop(name))
-
-
-@pytest.fixture
-def env(site: ApiSite, tmp_path: Path) -> dict[str, str]:
-    """The variables by which the client finds the site."""
-    (tmp_path / "keep").mkdir()
-    return {**os.environ, **site.client_environment(), "KEEP_LOCAL_STORE": str(tmp_path / "keep")}
 
 
 @pytest.fixture(autouse=True)
@@ -68,21 +51,11 @@ async def execute(site: ApiSite, statement: str, *values: object) -> None:
         await connection.close()
 
 
-async def run(env: dict[str, str], *command: object, stdin: bytes = b"") -> str:
-    """Run a program of the client's environment; return what it prints."""
-    process = await asyncio.create_subprocess_exec(
-        *map(str, command), env=env, stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.PIPE
-    )
-    out, err = await process.communicate(stdin)
-    assert process.returncode == 0, err.decode()[-3000:]
-    return out.decode()
-
-
 async def test_every_resource_and_paging_over_equal_times(
     client_python: Path, site: ApiSite, env: dict[str, str]
 ) -> None:
     await execute(site, BULK, 5000)
-    script = HERE / "client_scripts" / "resources.py"
+    script = SCRIPTS / "resources.py"
     printed = await run(env, client_python, script, json.dumps(RESOURCES), "5000")
     assert set(RESOURCES) <= set(json.loads(printed))
     answering = {line["arv.node"] for line in site.log_lines() if line["http.response.status_code"] == 200}
@@ -111,18 +84,18 @@ async def test_put_get_and_ls_with_a_local_store(client_python: Path, env: dict[
 async def test_events_are_heard_by_websocket_and_by_polling(
     client_python: Path, env: dict[str, str], mode: str
 ) -> None:
-    printed = await run(env, client_python, HERE / "client_scripts" / "events.py", mode)
+    printed = await run(env, client_python, SCRIPTS / "events.py", mode)
     assert ("Poll" in printed) is (mode == "poll"), printed
 
 
 async def test_a_collection_and_a_project_are_copied(client_python: Path, env: dict[str, str], tmp_path: Path) -> None:
     tools = client_python.parent
     (tmp_path / "data.txt").write_text("copy me\n")
-    script = HERE / "client_scripts" / "project.py"
+    script = SCRIPTS / "project.py"
     source, target, uuid = (await run(env, client_python, script, tmp_path / "data.txt")).split()
     for what in (uuid, source):
         await run(env, tools / "arv-copy", "--project-uuid", target, what)
-    listed = await run(env, client_python, HERE / "client_scripts" / "contents.py", target)
+    listed = await run(env, client_python, SCRIPTS / "contents.py", target)
     assert json.loads(listed) == ["arvados#collection data", "arvados#group source"]
 
 
@@ -133,7 +106,7 @@ async def test_reports_of_activity_are_made(
     async with client_of(site.processes.nodes[0].base) as (admin,):
         alice = await admin.user("alice")
     acting = {**env, "ARVADOS_API_TOKEN": str(alice.token)}
-    await run(acting, client_python, HERE / "client_scripts" / "project.py", HERE / "models.py")
+    await run(acting, client_python, SCRIPTS / "project.py", SCRIPTS / "events.py")
     # The reports end at the last full minute.
     ago = "created_at = created_at - interval '10 minutes', event_at = event_at - interval '10 minutes'"
     await execute(site, f"UPDATE logs SET {ago} WHERE event_type <> 'bulk'")

@@ -1,6 +1,5 @@
 """The unmodified official client through HAProxy as `render-haproxy` writes it, in front of three real API nodes."""
 
-import asyncio
 import contextlib
 import json
 import os
@@ -15,17 +14,17 @@ import pytest
 
 from balancer.render import programs
 from balancer.render.engine import ENGINES
-from tests.apiserver.test_official_client import HERE, client_python, run
 from tests.support.api import MANAGEMENT, ROOT, api_template
-from tests.support.apisite import ApiSite
+from tests.support.apisite import ApiSite, env, started
 from tests.support.client import Client
+from tests.support.officialclient import SCRIPTS, client_python, run
 from tests.support.ports import free_port
 from tests.support.postgres import TestServer, postgres_server
 from tests.support.programs import lacking
 from tests.support.site import ROOT as REPOSITORY
 from tests.support.waiting import until
 
-__all__ = ["api_template", "client_python", "postgres_server"]
+__all__ = ["api_template", "client_python", "env", "postgres_server"]
 pytestmark = [pytest.mark.pg, pytest.mark.e2e, pytest.mark.timeout(180)]
 RESOURCES = ("groups", "collections", "logs", "nodes", "users", "container_requests", "containers")
 
@@ -75,25 +74,12 @@ class HaproxySite(ApiSite):
 @pytest.fixture(scope="module")
 def site(postgres_server: TestServer, api_template: str) -> Iterator[HaproxySite]:
     """Three nodes on one database behind HAProxy."""
-    name = asyncio.run(postgres_server.create(api_template))
-    made = HaproxySite(postgres_server.dsn(name))
-    try:
-        made.start()
+    with started(HaproxySite, postgres_server, api_template) as made:
         yield made
-    finally:
-        made.close()
-        asyncio.run(postgres_server.drop(name))
-
-
-@pytest.fixture
-def env(site: HaproxySite, tmp_path: Path) -> dict[str, str]:
-    """The variables by which the client finds the site."""
-    (tmp_path / "keep").mkdir()
-    return {**os.environ, **site.client_environment(), "KEEP_LOCAL_STORE": str(tmp_path / "keep")}
 
 
 async def test_every_resource_is_listed(client_python: Path, env: dict[str, str]) -> None:
-    script = HERE / "client_scripts" / "resources.py"
+    script = SCRIPTS / "resources.py"
     printed = await run(env, client_python, script, json.dumps(RESOURCES), "0")
     assert set(RESOURCES) <= set(json.loads(printed))
 
@@ -106,7 +92,7 @@ async def test_files_are_put_and_got(client_python: Path, env: dict[str, str], t
 
 
 async def test_events_come_over_a_websocket(client_python: Path, env: dict[str, str]) -> None:
-    printed = await run(env, client_python, HERE / "client_scripts" / "events.py", "wss")
+    printed = await run(env, client_python, SCRIPTS / "events.py", "wss")
     assert "Poll" not in printed
 
 

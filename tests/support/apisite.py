@@ -1,10 +1,17 @@
 """Real API nodes on one database behind the real balancer, over TLS by a certificate of a test CA."""
 
+import asyncio
+import os
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import TypeVar
 
+import pytest
 import trustme
 
 from tests.support.api import MANAGEMENT, ROOT, Processes, start_config
+from tests.support.postgres import TestServer
 from tests.support.site import Site
 
 
@@ -57,3 +64,26 @@ class ApiSite(Site):
         key.touch(0o600)
         key.write_bytes(made.private_key_pem.bytes())
         return {"cert": str(cert), "key": str(key)}
+
+
+Made = TypeVar("Made", bound=ApiSite)
+
+
+@contextmanager
+def started(make: Callable[[str], Made], server: TestServer, template: str) -> Iterator[Made]:
+    """Run a site on a database of its own."""
+    name = asyncio.run(server.create(template))
+    site = make(server.dsn(name))
+    try:
+        site.start()
+        yield site
+    finally:
+        site.close()
+        asyncio.run(server.drop(name))
+
+
+@pytest.fixture
+def env(site: ApiSite, tmp_path: Path) -> dict[str, str]:
+    """The variables by which the official client finds the site of the test module, and a store of its own."""
+    (tmp_path / "keep").mkdir()
+    return {**os.environ, **site.client_environment(), "KEEP_LOCAL_STORE": str(tmp_path / "keep")}
