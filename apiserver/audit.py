@@ -66,4 +66,4 @@ def _attributes(resource: Resource, values: Values | None, unlogged: frozenset[s
 
 
 def _etag(resource: Resource, values: Values | None) -> str | None:
-    return None if values is None else etag_of([values[name] for name in resource.visible if name in values])
+    return None if values is None else etag_of(tuple(values[name] for name in resource.visible if name in values))

@@ -5,6 +5,7 @@ from typing import Any
 
 from apiserver import audit, permissions
 from apiserver.acting import as_system
+from apiserver.attributes import Resource
 from apiserver.auth import Authenticator, Credentials, Viewer
 from apiserver.controller import Draft
 from apiserver.errors import ForbiddenError, InvalidError, NotFoundError
@@ -20,7 +21,13 @@ from apiserver.store.queries import load
 _QUERIES = load("accounts")
 MAX_BATCH = 1000
 # Whose `owner_uuid` moves to the new owner. Users belong to the system, log rows keep who made them.
-_OWNED = tuple(one.table for one in RESOURCES if "owner_uuid" in one.attributes and one.table not in ("users", "logs"))
+_OWNED = tuple(one for one in RESOURCES if "owner_uuid" in one.attributes and one.table not in ("users", "logs"))
+# A page at a time: what one user owns may not fit into memory.
+_MOVE = """
+WITH page AS (SELECT id, modified_at FROM {table} WHERE owner_uuid = $1 ORDER BY id LIMIT $3 FOR NO KEY UPDATE)
+UPDATE {table} AS t SET owner_uuid = $2, modified_at = clock_timestamp() FROM page WHERE t.id = page.id
+RETURNING t.*, page.modified_at AS was_modified_at"""
+MOVED_AT_ONCE = 200
 
 
 class Accounts:
@@ -59,6 +66,8 @@ class Accounts:
         owner = call.parameters.get("new_owner_uuid")
         if not is_uuid(owner):
             raise InvalidError("new_owner_uuid must be the uuid of a user or a project")
+        if owner == old:
+            raise InvalidError("new_owner_uuid must not be the user that is merged")
         call.viewer, asking = new, call.viewer
         await require_owner(call, str(owner))
         call.viewer = asking
@@ -66,16 +75,24 @@ class Accounts:
         if await call.session.value(_QUERIES["any_owned"], above, old):
             raise InvalidError("new_owner_uuid must not be below what the old user owns")
         draft = await self._users.fetch(as_system(call), old)
-        for table in _OWNED:
-            await call.session.execute(
-                f"UPDATE {quote(table)} SET owner_uuid = $2, modified_at = clock_timestamp() WHERE owner_uuid = $1",
-                old, owner,
-            )  # fmt: skip
+        for resource in _OWNED:
+            while await self._move(call, resource, old, str(owner)):
+                continue
         if call.flag("redirect_to_new_user"):
             await self._redirect(call, draft, new.user_uuid)
         await permissions.refresh_all(call.session)
         call.uuid = new.user_uuid
         return Reply(await self._users.shown_to_writer(as_system(call), new.user_uuid))
+
+    async def _move(self, call: Call, resource: Resource, old: str, owner: str) -> int:
+        """Give some of what a user owns to another owner, each with its log row; return how many."""
+        rows = await call.session.rows(_MOVE.format(table=quote(resource.table)), old, owner, MOVED_AT_ONCE)
+        for row in rows:
+            new = dict(row)
+            before = {**new, "owner_uuid": old, "modified_at": new.pop("was_modified_at")}
+            if new.get("current_version_uuid", new["uuid"]) == new["uuid"]:  # past versions follow and are not logged
+                await audit.record(call, resource, before, new)
+        return len(rows)
 
     async def _parties(self, call: Call) -> tuple[str, Viewer]:
         """Return the old user, and the new one as a viewer."""

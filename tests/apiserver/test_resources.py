@@ -7,6 +7,7 @@ import json
 import asyncpg
 import pytest
 
+from apiserver.resources.accounts import MOVED_AT_ONCE
 from apiserver.settings import ApiLimits, Collections
 from tests.apiserver.models import expected_permissions
 from tests.support.api import CLUSTER, Client, api_database, api_template, root, running, settings
@@ -347,6 +348,41 @@ async def test_two_users_become_one(root: Client, api_database: str) -> None:
     users = [row["uuid"] for row in await connection.fetch("SELECT uuid FROM users")]
     await connection.close()
     assert {tuple(row) for row in table} == expected_permissions(users, [tuple(row) for row in edges])
+
+
+async def test_a_merge_logs_each_object_that_it_moves(root: Client, api_database: str) -> None:
+    alice, bob = await root.user("alice"), await root.user("bob")
+    project = (await alice.post("groups", {"group": {"group_class": "project", "name": "p"}}))["uuid"]
+    inside = (await alice.post("collections", {"collection": {"owner_uuid": project, "name": "stays"}}))["uuid"]
+    flow = await alice.post("workflows", {"workflow": {"name": "w"}})
+    versioned = await alice.post("collections", {"collection": {"name": "v1", "preserve_version": True}})
+    await alice.put(f"collections/{versioned['uuid']}", {"collection": {"name": "v2"}})
+    more = 2 * MOVED_AT_ONCE + 1
+    connection = await asyncpg.connect(api_database)
+    try:
+        await connection.execute(
+            "INSERT INTO collections (uuid, owner_uuid, name, portable_data_hash, current_version_uuid)"
+            " SELECT u, $1, u, 'x', u FROM generate_series(1, $2::integer) n,"
+            " LATERAL (SELECT 'zzzzz-4zz18-m' || lpad(n::text, 14, '0') AS u) AS one", alice.user_uuid, more,
+        )  # fmt: skip
+        merge = {"old_user_uuid": alice.user_uuid, "new_user_uuid": bob.user_uuid}
+        assert (await root.call("POST", "users/merge", {**merge, "new_owner_uuid": alice.user_uuid})).status == 422
+        await root.post("users/merge", {**merge, "new_owner_uuid": bob.user_uuid})
+        moved = "SELECT count(*) FROM collections WHERE owner_uuid = $1"
+        assert await connection.fetchval(moved, bob.user_uuid) == more + 2  # a collection and its past version
+    finally:
+        await connection.close()
+    logs = await root.get("logs", filters=[["event_type", "=", "update"], ["object_owner_uuid", "=", bob.user_uuid]],
+                          limit=1000)  # fmt: skip
+    changed = [item["object_uuid"] for item in logs["items"] if item["object_uuid"] != bob.user_uuid]
+    assert len(changed) == len(set(changed)) == more + 3
+    assert inside not in changed
+    entry = next(item for item in logs["items"] if item["object_uuid"] == flow["uuid"])["properties"]
+    assert (entry["old_attributes"]["owner_uuid"], entry["new_attributes"]["owner_uuid"]) == (
+        alice.user_uuid, bob.user_uuid,
+    )  # fmt: skip
+    assert entry["old_attributes"]["modified_at"] == flow["modified_at"] < entry["new_attributes"]["modified_at"]
+    assert entry["old_etag"] == flow["etag"]
 
 
 async def test_an_admin_merges_users_without_their_tokens(root: Client) -> None:
