@@ -76,27 +76,22 @@ class ClientAnswer(Stream):
             self.out = b"".join(pieces)[sent:]
             self.interest(self.mask | WRITE)
 
-    def respond_piped(self, text: bytes, pipe: Pipe) -> None:
-        """Send a whole answer whose end is in a pipe. What the client does not take at once is copied out of that."""
+    def respond_piped(self, pipe: Pipe) -> None:
+        """Send a whole answer that is in a pipe. What the client does not take at once is copied out of that."""
         exchange = self.exchange
         if self.closed:
             return
         if exchange is not None:
             exchange.downstream = True
             self.deadline = self.reactor.now + exchange.site.send_idle_ns
-        sent = 0
         try:
             if not self.out:
-                sent = self.sock.send(text, socket.MSG_MORE)  # type: ignore[call-arg]  # a plain one, or there is no pipe
-            if sent == len(text):
                 pipe.let_out(self.fd, more=False)
-        except BlockingIOError:
-            pass
         except OSError as error:
             self.send_failed(error)
             return
-        if sent != len(text) or pipe.held:
-            self.out = b"".join((self.out, text[sent:], pipe.drain()))
+        if pipe.held:
+            self.out += pipe.drain()
             self.interest(self.mask | WRITE)
 
     def flush(self) -> None:

@@ -208,10 +208,10 @@ class Exchange(Attempts):
         else:
             self.client.respond_pieces([self.response_head, *pieces])
 
-    def answer_piped(self, first: bytes, pipe: Pipe) -> None:
-        """Send a whole answer whose body goes on in a pipe."""
-        self.response_bytes += len(first) + pipe.held
-        self.client.respond_piped(self.response_head + first, pipe)
+    def answer_piped(self, pipe: Pipe) -> None:
+        """Send a whole answer that is in a pipe."""
+        self.response_bytes += pipe.held - len(self.response_head)
+        self.client.respond_piped(pipe)
 
     def last_chunk(self, follower: "ChunkFollower | None") -> bytes:
         """Return the last chunk, with the trailers that are allowed if the client takes them."""

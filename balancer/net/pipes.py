@@ -44,6 +44,10 @@ class Pipe:
         self.held += count
         return count
 
+    def put(self, data: bytes) -> None:
+        """Write a head and little more, less than PIPE_BYTES in any case, into the empty pipe."""
+        self.held += os.write(self.writer, data)
+
     def let_out(self, fd: int, *, more: bool) -> None:
         """Move what is held to a socket, as far as it takes it. `more`: the body goes on. Raises OSError."""
         assert _SPLICE is not None

@@ -11,7 +11,7 @@ from balancer.net.nodes import NodeState
 from balancer.net.pipes import LEAST_BYTES, LEAST_HELD_BYTES, Pipe
 from balancer.net.poller import READ, WRITE
 from balancer.net.reactor import Reactor
-from balancer.net.stream import Socket, Stream
+from balancer.net.stream import COPY_BYTES, Socket, Stream
 
 if TYPE_CHECKING:
     from balancer.net.exchange import Exchange
@@ -57,11 +57,14 @@ class ResponseBody(Stream):
         if total <= exchange.site.snapshot.limits.buffered_response_bytes:
             self.phase = HOLD
             exchange.move(State.HOLDING)
-            self.held = [first.tobytes()] if first else []
             exchange.client.deadline = self.reactor.now + exchange.site.response_idle_ns
-            if self.left >= LEAST_HELD_BYTES and not exchange.chunk_out:
+            if self.left >= LEAST_HELD_BYTES and len(first) <= COPY_BYTES and not exchange.chunk_out:
                 self.pipe = exchange.client.worker.pipes.between(self.sock, exchange.client.sock)
-            if self.pipe is None:
+            if self.pipe is not None:
+                self.pipe.put(exchange.response_head + first)
+                self._hold_in_pipe(self.pipe, exchange, ready=False)  # most often all of it is here
+            else:
+                self.held = [first.tobytes()] if first else []
                 self.wide = True
             return
         self.phase = STREAM
@@ -192,7 +195,7 @@ class ResponseBody(Stream):
         exchange = self.exchange
         assert exchange is not None
         if self.phase == HOLD:
-            self._hold_in_pipe(pipe, exchange)
+            self._hold_in_pipe(pipe, exchange, ready=True)
             return
         if exchange.client.out or pipe.held:
             self.interest(self.mask & ~READ)  # `may_go_on` comes when the client took it
@@ -210,14 +213,17 @@ class ResponseBody(Stream):
         exchange.response_bytes += count
         self._let_out(pipe, exchange)
 
-    def _hold_in_pipe(self, pipe: Pipe, exchange: "Exchange") -> None:
-        """Have the kernel hold a body until it is whole, without its being copied to us and back."""
+    def _hold_in_pipe(self, pipe: Pipe, exchange: "Exchange", *, ready: bool) -> None:
+        """Have the kernel hold a body, behind its head, until it is whole, without its being copied to us and back.
+
+        `ready`: the poller said that there is something.
+        """
         try:
             count = pipe.take_in(self.fd, self.left)
         except BlockingIOError:
-            if pipe.held:  # full: a pipe holds few pieces, and they may be small
+            if ready:  # the pipe is full: it holds few pieces, and they may be small
                 self.pipe = None
-                self.held.append(pipe.drain())
+                self.held = [pipe.drain()[len(exchange.response_head) :]]
                 pipe.give_back()
             return
         except OSError:
@@ -229,9 +235,8 @@ class ResponseBody(Stream):
         exchange.client.deadline = self.reactor.now + exchange.site.response_idle_ns
         if not self.left:
             self.pipe = None
-            exchange.answer_piped(b"".join(self.held), pipe)
+            exchange.answer_piped(pipe)
             pipe.give_back()
-            self.held = []
             exchange.node_done(self)
 
     @property
