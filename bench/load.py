@@ -58,6 +58,8 @@ class Driver:
         """Run `work` against a port for `seconds`. Raises BenchError when the load itself fails."""
         argv = self._argv(work, port)
         with Process(argv, core=self._core, folder=self._folder, env=_MODULES).start(stdout=subprocess.PIPE) as load:
+            if work.kind == "websocket" and load.child.stdout is not None:
+                load.child.stdout.readline()  # RUNNING
             time.sleep(seconds)
             load.child.send_signal(signal.SIGINT)
             try:

@@ -1,7 +1,8 @@
 """WebSocket load: `python -P -m bench.pingpong PORT CONNECTIONS BYTES`, until SIGINT.
 
-Every connection sends one message, waits for its echo and sends the next. Prints the same RESULT line as
-`load.lua`; `requests` are messages that came back whole.
+Every connection sends one message, waits for its echo and sends the next. Prints RUNNING with the first echo, so that
+nobody takes the time of its start for that of its work, and at the end the same RESULT line as `load.lua`; `requests`
+are messages that came back whole.
 """
 
 import select
@@ -14,6 +15,7 @@ from dataclasses import dataclass, field
 from bench.websocket import KEY, accept_of, client_frame, server_frame
 
 _READ_BYTES = 256 << 10
+_PATIENCE_S = 5.0  # for the first echo
 
 
 @dataclass(slots=True)
@@ -67,9 +69,13 @@ class Load:
         started = time.monotonic()
         for stream in self._streams.values():
             self._send(stream, self._frame)
+        told = False
         while not self.stopped and self._streams:
             for fd, events in self._poller.poll(0.05):
                 self._turn(self._streams[fd], events)
+            if not told and (self.messages or time.monotonic() > started + _PATIENCE_S):
+                print("RUNNING", flush=True)
+                told = True
         return time.monotonic() - started
 
     def _turn(self, stream: Stream, events: int) -> None:
