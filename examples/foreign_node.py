@@ -69,7 +69,8 @@ class Store:
 
     def create(self) -> None:
         """Make the tables when they are missing."""
-        with closing(sqlite3.connect(self.path, timeout=30)) as db:
+        with self.path.with_suffix(".lock").open("w") as turn, closing(sqlite3.connect(self.path, timeout=30)) as db:
+            fcntl.flock(turn, fcntl.LOCK_EX)  # of nodes that start at once: here SQLite gives up instead of waiting
             db.execute("PRAGMA journal_mode=WAL")  # the list is read while a ping waits for its command
             db.executescript(SCHEMA)
 
