@@ -27,7 +27,7 @@ from balancer.errors import WireError
 from balancer.model import Snapshot
 
 Document = dict[str, Any]
-DEADLINE_S = 15.0
+DEADLINE_S = 30.0
 
 
 async def until(condition: Callable[[], Any] | Callable[[], Awaitable[Any]], *, deadline_s: float = DEADLINE_S) -> Any:
@@ -226,7 +226,7 @@ class Rig:
         if process is None:
             return 0
         process.send_signal(number)
-        return await asyncio.to_thread(process.wait, 10)
+        return await asyncio.to_thread(process.wait, 30)
 
     async def hang_up(self) -> int:
         """The parent goes away: control ends by itself."""
@@ -234,7 +234,7 @@ class Rig:
         assert process is not None
         assert self.listening is not None
         self.listening.cancel()
-        return await asyncio.to_thread(process.wait, 10)
+        return await asyncio.to_thread(process.wait, 30)
 
     def said(self, kind: str) -> list[Document]:
         return [message for message in self.messages if message["type"] == kind]

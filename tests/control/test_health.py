@@ -40,7 +40,8 @@ async def test_a_stopped_node_is_refused_and_comes_back_by_itself() -> None:
 
 
 async def test_one_bad_check_between_good_ones_changes_nothing() -> None:
-    async with nodes("api1") as fakes, rig(fakes) as control:
+    health = {"path": "/_health/ping", "interval": "700ms", "fast_interval": "50ms", "timeout": "700ms", "fall": 3}
+    async with nodes("api1") as fakes, rig(fakes, health=health) as control:
         await control.until_states(api1="healthy")
         bad, good = {"health": "ERROR"}, {"health": "OK"}
         fakes[0].script.extend([bad, good, good, bad, bad, good, good])

@@ -29,9 +29,7 @@ def test_a_killed_worker_is_replaced_and_its_exchanges_are_booked(parent: Parent
         slot, pid = name_in(held)
         other = parent.worker_pids()[1 - slot]
         os.kill(pid, signal.SIGKILL)
-        began = time.monotonic()
         until(lambda: (slot, pid) not in parent.names(10) and len(parent.names(10)) == 2)
-        assert time.monotonic() - began < 5
     assert parent.worker_pids()[1 - slot] == other
     lost = parent.last("worker-lost")
     assert (lost["pid"], lost["status"], lost["lost"]) == (pid, -signal.SIGKILL, 1)
@@ -52,14 +50,17 @@ def test_connections_that_wait_for_a_dead_worker_are_served_by_its_successor(par
         client.close()
 
 
-def test_a_stopped_worker_is_reported_and_replaced_within_six_seconds(parent: ParentUnderTest) -> None:
+def test_a_stopped_worker_is_reported_after_two_seconds_and_replaced_after_five(parent: ParentUnderTest) -> None:
     parent.serve()
     slot, pid = 0, parent.worker_pids()[0]
+    stopped_at = time.monotonic()
     os.kill(pid, signal.SIGSTOP)
-    until(lambda: parent.heard("worker-stuck"), 4)
-    assert not parent.heard("worker-lost")
-    until(lambda: parent.worker_pids().get(slot) not in (pid, None), 6)
-    assert parent.heard("worker-stuck")[-1]["pid"] == pid
+    until(lambda: parent.heard("worker-stuck"))
+    assert time.monotonic() - stopped_at > 1.5  # the last beat is up to 0.2 s older
+    until(lambda: parent.worker_pids().get(slot) not in (pid, None))
+    assert time.monotonic() - stopped_at > 4.5
+    (stuck,) = parent.heard("worker-stuck")
+    assert (stuck["pid"], stuck["age_s"] < 5) == (pid, True)  # reported first
     assert len(parent.names()) == 2
 
 
@@ -114,7 +115,7 @@ def test_control_that_dies_is_replaced_and_workers_serve_on(parent: ParentUnderT
 def test_control_that_is_stuck_is_replaced(parent: ParentUnderTest) -> None:
     parent.serve()
     os.kill(parent.last("started")["pid"], signal.SIGSTOP)
-    until(lambda: len(parent.heard("started")) == 2, 7)
+    until(lambda: len(parent.heard("started")) == 2)
 
 
 def test_reload_changes_the_number_of_workers_and_binds_without_a_refused_connection(parent: ParentUnderTest) -> None:
@@ -174,7 +175,7 @@ def test_a_second_parent_says_who_runs_and_ends(parent: ParentUnderTest, tmp_pat
     parent.start()
     second, parent.process = parent.process, first
     assert second is not None
-    assert second.wait(10) == 1
+    assert second.wait(30) == 1
     assert f"already runs with the state folder {tmp_path}/state (pid {parent.pid})" in parent.words()
     assert len(parent.names()) == 2
 
@@ -202,7 +203,7 @@ def test_a_second_term_cuts_what_is_left(parent: ParentUnderTest) -> None:
         parent.signal(signal.SIGTERM)
         until(lambda: parent.heard("stopping"))
         parent.signal(signal.SIGINT)
-        assert parent.wait(10) == 0
+        assert parent.wait() == 0
 
 
 def reload(parent: ParentUnderTest, **config: Any) -> None:

@@ -31,7 +31,7 @@ def activated(parent: ParentUnderTest, *sockets: socket.socket) -> None:
     """Start with the sockets as descriptors 3, 4, ..., as a service manager does."""
     fds = tuple(sock.fileno() for sock in sockets)
     parent.start(wrap=(sys.executable, "-c", PASS, ",".join(map(str, fds))), pass_fds=fds)
-    until(lambda: "ready:" in parent.words(), 20)
+    until(lambda: "ready:" in parent.words())
 
 
 def high(sock: socket.socket) -> socket.socket:
@@ -78,7 +78,7 @@ def test_without_activation_connections_are_refused_while_the_balancer_restarts(
         socket.create_connection(address, 2)
 
 
-def received(manager: socket.socket, wanted: str, within_s: float = 10) -> list[str]:
+def received(manager: socket.socket, wanted: str, within_s: float = 30) -> list[str]:
     """Read datagrams until one has `wanted`; returns its lines."""
     deadline = time.monotonic() + within_s
     while time.monotonic() < deadline:
@@ -122,7 +122,7 @@ def test_the_watchdog_is_fed_while_all_beat(parent: ParentUnderTest) -> None:
         parent.environment.update(NOTIFY_SOCKET=name, WATCHDOG_USEC="600000")
         parent.serve()
         for _ in range(3):
-            received(manager, "WATCHDOG=1", 1)
+            received(manager, "WATCHDOG=1")
 
 
 def test_the_watchdog_is_not_fed_by_a_parent_that_is_stuck(parent: ParentUnderTest) -> None:
@@ -135,8 +135,8 @@ def test_the_watchdog_is_not_fed_by_a_parent_that_is_stuck(parent: ParentUnderTe
         assert len(sent_before) < 20
         parent.signal(signal.SIGCONT)
         before = parent.worker_pids()
-        manager.settimeout(5)
-        received(manager, "WATCHDOG=1", 5)
+        manager.settimeout(30)
+        received(manager, "WATCHDOG=1")
         assert parent.worker_pids() == before
 
 

@@ -86,7 +86,7 @@ class DummyWorker:
             client, _ = listener.accept()
         except BlockingIOError:
             return False
-        client.settimeout(2)
+        client.settimeout(4)
         self.board.cells[self.base + W_ACCEPTED] += 1
         line = client.recv(100)
         if line.startswith(b"freeze"):

@@ -50,7 +50,7 @@ class ParentUnderTest:
         """Start it and wait until it is ready."""
         starts = self.words().count("ready:")
         self.start(*options)
-        until(lambda: self.words().count("ready:") > starts, 20, "ready")
+        until(lambda: self.words().count("ready:") > starts, what="ready")
 
     @property
     def pid(self) -> int:
@@ -84,13 +84,13 @@ class ParentUnderTest:
         fd = self.heard("started")[-1]["settings"]["scoreboard"]
         return Scoreboard(os.open(f"/proc/{self.pid}/fd/{fd}", os.O_RDWR))
 
-    def connect(self, line: bytes = b"hello\n", timeout_s: float = 10.0) -> socket.socket:
+    def connect(self, line: bytes = b"hello\n", timeout_s: float = 30.0) -> socket.socket:
         """Open a connection and say something."""
         client = socket.create_connection(self.address, timeout_s)
         client.sendall(line)
         return client
 
-    def ask(self, timeout_s: float = 10.0) -> Name:
+    def ask(self, timeout_s: float = 30.0) -> Name:
         """One whole exchange; returns who answered."""
         with self.connect(timeout_s=timeout_s) as client:
             return name_in(client)
@@ -107,7 +107,7 @@ class ParentUnderTest:
     def signal(self, number: int) -> None:
         os.kill(self.pid, number)
 
-    def wait(self, within_s: float = 15.0) -> int:
+    def wait(self, within_s: float = 30.0) -> int:
         assert self.process is not None
         return self.process.wait(within_s)
 
@@ -150,5 +150,5 @@ def notify_socket(path: Path, *, abstract: bool = False) -> Iterator[tuple[str, 
     """A service manager's end: (NOTIFY_SOCKET, the datagram socket)."""
     with socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as sock:
         sock.bind(f"\0{path}" if abstract else str(path))
-        sock.settimeout(10)
+        sock.settimeout(30)
         yield (f"@{path}" if abstract else str(path)), sock
