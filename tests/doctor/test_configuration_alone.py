@@ -55,6 +55,12 @@ def test_a_node_that_closes_idle_connections_before_we_do_is_found(site: SpoilSi
     assert "upstream_idle is 1.5s" in found["evidence"]
 
 
+def test_nodes_that_were_not_watched_for_long_enough_share_a_line_that_says_how_long_is(site: SpoilSite) -> None:
+    seen = examined(site, "--timeout", "1s", timeouts={"upstream_idle": "15s"})
+    assert not seen.findings
+    assert "to the end: --timeout 17s" in seen.unseen["idle connections of api1, api2"]
+
+
 def test_a_node_that_answers_a_byte_at_a_time_costs_its_deadline(site: SpoilSite) -> None:
     def drip(_: Request) -> list[Step]:
         return [step for byte in answer(b"{}") * 50 for step in (bytes([byte]), Sleep(0.05))]

@@ -2,6 +2,8 @@
 
 import json
 import signal
+import subprocess
+import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -11,7 +13,8 @@ import pytest
 
 from tests.doctor.harness import SpoilSite, doctor
 from tests.support.ports import free_port
-from tests.support.site import Site
+from tests.support.programs import need
+from tests.support.site import ROOT, Site
 from tests.support.waiting import until
 
 pytestmark = pytest.mark.e2e
@@ -149,6 +152,29 @@ def test_a_removed_node_of_the_file_is_found_and_forgetting_mends_it(site: Spoil
     site.cli(*found["fix"].split()[1:])
     site.until_healthy(2)
     assert not doctor(site.config_path).findings
+
+
+def test_a_drain_that_was_forgotten_is_found_two_days_later(site: SpoilSite) -> None:
+    site.cli("nodes", "drain", "api2", "--reason", "disk swap", "--force")
+    try:
+        assert not doctor(site.config_path).findings
+        words = [sys.executable, "-P", "-m", "balancer", "doctor", "-c", str(site.config_path), "--json"]
+        done = subprocess.run(
+            [need("faketime"), "-f", "+2d", *words],
+            capture_output=True, text=True, check=False, cwd=ROOT, timeout=40,
+        )  # fmt: skip
+        found = {finding["rule"]: finding for finding in json.loads(done.stdout)["findings"]}
+        assert (found["old-intent"]["subject"], "disk swap" in found["old-intent"]["evidence"]) == ("api2", True)
+    finally:
+        site.cli("nodes", "undrain", "api2")
+        site.until_healthy(2)
+
+
+def test_topics_that_a_site_has_nothing_of_are_left_out(site: SpoilSite) -> None:
+    text = site.cli("doctor", "-c", str(site.config_path))
+    topics = [line.partition("  ")[0] for line in text.splitlines() if "nothing found" in line]
+    assert {"nodes", "clocks"} <= set(topics)
+    assert not {"dns", "peers", "tls"} & set(topics)
 
 
 def test_an_admin_socket_for_everybody_is_found(site: SpoilSite) -> None:

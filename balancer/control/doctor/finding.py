@@ -49,20 +49,25 @@ class Rule:
     risk: str
     fix: str
     check: Check
+    applies: "Callable[[Facts], bool]"
 
 
 class Topic:
-    """The rules of one file. Use it as a decorator of each rule's check."""
+    """The rules of one file. Use it as a decorator of each rule's check.
 
-    def __init__(self, name: str) -> None:
+    `applies`: whether a site has anything of the kind; the report leaves the topic out where it has not.
+    """
+
+    def __init__(self, name: str, applies: "Callable[[Facts], bool]" = lambda _: True) -> None:
         self.name = name
+        self.applies = applies
         self.rules: list[Rule] = []
 
     def rule(self, name: str, severity: Severity, *, looks_at: str, risk: str, fix: str) -> Callable[[Check], Check]:
         """Add a rule with the decorated check."""
 
         def add(check: Check) -> Check:
-            self.rules.append(Rule(name, self.name, severity, looks_at, risk, fix, check))
+            self.rules.append(Rule(name, self.name, severity, looks_at, risk, fix, check, self.applies))
             return check
 
         return add

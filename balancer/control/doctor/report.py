@@ -30,6 +30,7 @@ class Report:
 
     findings: tuple[Finding, ...]
     unseen: tuple[tuple[Rule, Unseen], ...]
+    rules: tuple[Rule, ...]  # those that apply to this site
 
     def count(self, severity: Severity) -> int:
         """Return how many findings are of a severity."""
@@ -39,14 +40,15 @@ class Report:
 def examine(facts: Facts, rules: Sequence[Rule] = RULES) -> Report:
     """Apply every rule."""
     findings, unlooked = [], []
-    for rule in rules:
+    applied = tuple(rule for rule in rules if rule.applies(facts))
+    for rule in applied:
         for result in rule.check(facts):
             match result:
                 case Found(subject, evidence, fix, severity):
                     findings.append(Finding(rule, severity or rule.severity, subject, evidence, fix or rule.fix))
                 case Unseen():
                     unlooked.append((rule, result))
-    return Report(tuple(findings), tuple(unlooked))
+    return Report(tuple(findings), tuple(unlooked), applied)
 
 
 def document(report: Report) -> dict[str, object]:
@@ -74,13 +76,14 @@ def document(report: Report) -> dict[str, object]:
     }
 
 
-def lines(report: Report, paint: Paint, rules: Sequence[Rule] = RULES) -> Iterator[str]:
+def lines(report: Report, paint: Paint) -> Iterator[str]:
     """Yield the report for people: a line a topic, then each finding with what to do."""
-    for topic in dict.fromkeys(rule.topic for rule in rules):
+    for topic in dict.fromkeys(rule.topic for rule in report.rules):
         findings = [one for one in report.findings if one.rule.topic == topic]
         unlooked = [item for rule, item in report.unseen if rule.topic == topic]
         if not findings and not unlooked:
-            yield f"{topic:<15} {paint('good', '✓')} {sum(rule.topic == topic for rule in rules)} looked at"
+            count = sum(rule.topic == topic for rule in report.rules)
+            yield f"{topic:<15} {paint('good', '✓')} {count} rule{'s' * (count != 1)}, nothing found"
         for place, one in enumerate(findings):
             sign, style = _SIGNS[one.severity]
             yield f"{topic if not place else '':<15} {paint(style, sign)} {one.subject}: {one.evidence}"

@@ -3,7 +3,7 @@
 from balancer.control.doctor.facts import Facts
 from balancer.control.doctor.finding import Found, Result, Severity, Topic, unseen
 
-topic = Topic("dns")
+topic = Topic("dns", lambda facts: facts.dns is not None)
 
 
 @topic.rule(

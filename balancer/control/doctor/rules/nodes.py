@@ -1,5 +1,6 @@
 """Each node by itself: does it answer, does it know our token, does it keep what the balancer relies on."""
 
+import math
 from urllib.parse import urlsplit
 
 from balancer.control.doctor.facts import Facts, NodeFacts, Reply
@@ -154,13 +155,13 @@ def _cookies(reply: Reply) -> set[str]:
     "keepalive-too-short",
     Severity.WARNING,
     looks_at="How long a node keeps an idle connection open, beside `timeouts.upstream_idle`.",
-    risk="Now and then a request meets a connection that the node is just closing; it is sent again where that is "
-    "allowed, which a POST is not.",
-    fix="timeouts: {upstream_idle: ...} below the nodes' own, or a longer one on the nodes",
+    risk="Now and then a request meets a connection that the node is just closing, and has to be sent again. A POST "
+    "goes over one used within the last second or a new one: it fails only where a node waits less than that.",
+    fix="timeouts: {upstream_idle: ...} below what the nodes wait, or let them wait longer",
 )
 def keepalive_too_short(facts: Facts) -> Result:
     """The node has to be the one that waits longer."""
-    ours_s = float(facts.config.timeouts.upstream_idle)
+    ours_s, short = float(facts.config.timeouts.upstream_idle), []
     for node in facts.nodes:
         idle = node.idle
         if idle is None or idle.fault:
@@ -168,17 +169,22 @@ def keepalive_too_short(facts: Facts) -> Result:
                 yield Unseen(f"idle connections of {node.name}", idle.fault)
         elif idle.closed_s is not None and idle.closed_s < ours_s:
             evidence = f"closed an idle connection after {spell(idle.closed_s)}; upstream_idle is {spell(ours_s)}"
-            half = max(idle.closed_s / 2, 0.05)
-            yield Found(node.name, evidence, f"timeouts: {{upstream_idle: {spell(half)}}}")
+            yield Found(node.name, evidence, _shorter(idle.closed_s))
         elif idle.promised_s is not None:
             if idle.promised_s < ours_s:
                 evidence = f"says Keep-Alive: timeout={idle.promised_s:g}; upstream_idle is {spell(ours_s)}"
-                yield Found(
-                    node.name, evidence, f"timeouts: {{upstream_idle: {spell(max(idle.promised_s / 2, 0.05))}}}"
-                )
+                yield Found(node.name, evidence, _shorter(idle.promised_s))
         elif idle.closed_s is None and idle.watched_s < ours_s:
-            why = f"watched for {spell(idle.watched_s)} of {spell(ours_s)}; look longer with --timeout"
-            yield Unseen(f"idle connections of {node.name}", why)
+            short.append((idle.watched_s, node.name))
+    if short:  # one line for all: they were watched side by side
+        wanted = f"--timeout {spell(math.ceil(ours_s) + 2)}"
+        seen = f"open for the {spell(min(short)[0])} that they were watched, upstream_idle is {spell(ours_s)}"
+        yield Unseen(f"idle connections of {listed(name for _, name in short)}", f"{seen}; to the end: {wanted}")
+
+
+def _shorter(closed_s: float) -> str:
+    """Return what to write: a second below what the node waits, half of it where that is less than two seconds."""
+    return f"timeouts: {{upstream_idle: {spell(max(closed_s - 1, closed_s / 2, 0.05))}}}"
 
 
 @topic.rule(

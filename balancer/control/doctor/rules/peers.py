@@ -3,7 +3,7 @@
 from balancer.control.doctor.facts import Facts
 from balancer.control.doctor.finding import Found, Result, Severity, Topic, Unseen, unseen
 
-topic = Topic("peers")
+topic = Topic("peers", lambda facts: bool(facts.config.peers))
 
 
 @topic.rule(
@@ -15,8 +15,6 @@ topic = Topic("peers")
 )
 def peers_disagree(facts: Facts) -> Result:
     """What the running balancer sees of them."""
-    if not facts.config.peers:
-        return
     if facts.status is None:
         yield from unseen("peers", facts.status_fault)
         return

@@ -8,7 +8,9 @@ from balancer.control.doctor.facts import Certificate, Facts
 from balancer.control.doctor.finding import Found, Result, Severity, Topic, Unseen
 from balancer.control.doctor.text import listed
 
-topic = Topic("tls")
+topic = Topic(
+    "tls", lambda facts: bool(facts.listener_certificates) or any(node.certificate is not None for node in facts.nodes)
+)
 
 
 def _expiry(facts: Facts, item: Certificate) -> Iterator[Found]:
