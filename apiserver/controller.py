@@ -236,8 +236,8 @@ class Controller(Reading):
 
     async def reply(self, call: Call, draft: Draft) -> dict[str, Any]:
         """Return the stored object as the client sees it."""
-        if type(self).computed is Controller.computed and not self.allowed(call):
-            select = parse_select(call.parameters.get("select"), self.resource)
+        select = parse_select(call.parameters.get("select"), self.resource)
+        if not self.computed(call, Binder()) and not self.allowed(call):
             names = self.resource.visible if select is None else [n for n in self.resource.visible if n in select]
             item = self.render({name: draft.new[name] for name in names})
             await self.finish(call, item)

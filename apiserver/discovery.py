@@ -224,7 +224,12 @@ def exported(settings: Settings) -> dict[str, Any]:
         },
         "Containers": {"DefaultKeepCacheRAM": settings.containers.default_keep_cache_ram},
         "InstanceTypes": {},
-        "Login": {"LoginCluster": ""},
+        "Login": {
+            "LoginCluster": "",
+            "OpenIDConnect": {"Enable": bool(settings.login.issuer)},
+            "Test": {"Enable": bool(settings.login.test_users)},
+            **{name: {"Enable": False} for name in ("Google", "LDAP", "PAM")},
+        },
         "RemoteClusters": {},
         "Services": {name: {"ExternalURL": url} for name, url in sorted(urls.items())},
         "StorageClasses": dict(settings.storage_classes),

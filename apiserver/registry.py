@@ -3,6 +3,7 @@
 from collections.abc import Iterator
 
 from apiserver.controller import Controller
+from apiserver.login import Logins
 from apiserver.operation import Operation
 from apiserver.resources.accounts import Accounts
 from apiserver.resources.collections import Collections
@@ -46,6 +47,7 @@ class Registry:
             yield from controller.operations()
         yield from Contents().operations()
         yield from Accounts().operations()
+        yield Logins().authenticate
         yield from System().operations()
 
     def wrappers(self) -> frozenset[str]:

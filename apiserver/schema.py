@@ -119,8 +119,8 @@ UNSUPPORTED = {
     "specimens": "removed from the API",
     "traits": "removed from the API",
     "api_clients": "removed from the API",
-    "credentials": "not supported by this server",
-    "user_agreements": "not supported by this server",
+    "credentials": "no container can ask for them: this server runs no gateway to containers",
+    "user_agreements": "an account needs no signature here to be active",
 }
 
 INFIXES = {resource.infix: resource for resource in RESOURCES if resource.infix}

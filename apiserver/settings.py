@@ -79,6 +79,16 @@ class Users:
 
 
 @dataclass(frozen=True, slots=True)
+class TestUser:
+    """A user of `Login.Test` with its password, for clusters that hold nothing worth protecting."""
+
+    __test__ = False
+    name: str
+    email: str
+    password: str = field(repr=False)
+
+
+@dataclass(frozen=True, slots=True)
 class Login:
     """Login by browser: an OpenID Connect provider, `Login.OpenIDConnect`; without an issuer there is none."""
 
@@ -86,6 +96,7 @@ class Login:
     client_id: str = ""
     client_secret: str = field(default="", repr=False)
     trusted_clients: tuple[str, ...] = ()  # sites, besides our own, that a browser may bring its token to
+    test_users: tuple[TestUser, ...] = ()  # `Login.Test.Users`
 
 
 @dataclass(frozen=True, slots=True)
@@ -247,7 +258,10 @@ def _own(document: dict[str, Any], environ: Mapping[str, str], faults: list[str]
             faults.append(f"{key}: is unknown; known are {', '.join(sorted(known))}")
         elif key in _SECTIONS or key in _OWN_SECTIONS:
             kind = _OWN_SECTIONS.get(key) or _SECTIONS[key][1]
-            values[key] = _section(kind, _known(kind, value, key, faults), key, faults)
+            section = dict(_known(kind, value, key, faults))
+            if key == "login" and "test_users" in section:
+                section["test_users"] = _test_users(section["test_users"], "login.test_users", faults)
+            values[key] = _section(kind, section, key, faults)
         elif key == "dns":
             values[key] = _dns(value, faults)
         elif key.endswith("_token"):
@@ -348,11 +362,25 @@ def _coerce(value: Any, default: Any) -> Any:
 
 
 def _login(config: Mapping[str, Any], faults: list[str]) -> Login:
-    provider = _mapping(config, "OpenIDConnect")
-    if not provider.get("Enable"):
-        return Login(trusted_clients=tuple(map(str, _mapping(config, "TrustedClients"))))
-    found: Login = _section(Login, provider, "Login.OpenIDConnect", faults)
-    return replace(found, trusted_clients=tuple(map(str, _mapping(config, "TrustedClients"))))
+    provider, test = _mapping(config, "OpenIDConnect"), _mapping(config, "Test")
+    found: Login = _section(Login, provider, "Login.OpenIDConnect", faults) if provider.get("Enable") else Login()
+    return replace(
+        found,
+        trusted_clients=tuple(map(str, _mapping(config, "TrustedClients"))),
+        test_users=_test_users(test.get("Users") or {}, "Login.Test.Users", faults) if test.get("Enable") else (),
+    )
+
+
+def _test_users(users: Any, title: str, faults: list[str]) -> tuple[TestUser, ...]:
+    """Return the users in a mapping from their names to addresses and passwords, in either spelling of the keys."""
+    found = []
+    for name, user in users.items() if isinstance(users, dict) else [(title, None)]:
+        values = {str(key).lower(): str(value) for key, value in user.items()} if isinstance(user, dict) else {}
+        if set(values) != {"email", "password"}:
+            faults.append(f"{title}: {name} must be a mapping with email and password")
+            continue
+        found.append(TestUser(str(name), **values))
+    return tuple(found)
 
 
 def _nodes(managed: Mapping[str, Any]) -> Nodes:

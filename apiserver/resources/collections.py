@@ -1,12 +1,12 @@
 """Collections: manifests and their hashes, signatures, versions, trash."""
 
 import hmac
-from collections.abc import Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
-from apiserver import audit, replacing
+from apiserver import audit, repacking, replacing
 from apiserver.controller import Controller, Draft
 from apiserver.errors import BadRequestError, ForbiddenError, InvalidError
 from apiserver.listing import parse_select
@@ -28,6 +28,11 @@ REPLACE_FILES = Parameter(
     "object",
     description="Sources by target paths: current/PATH, manifest_text/PATH, HASH/PATH, or empty",
 )
+REPLACE_SEGMENTS = Parameter(
+    "replace_segments",
+    "object",
+    description="Parts of blocks by the parts that they stand for, each LOCATOR OFFSET LENGTH",
+)
 
 
 class Collections(Controller):
@@ -36,8 +41,8 @@ class Collections(Controller):
     resource = COLLECTIONS
     get_parameters = (INCLUDE_TRASH,)
     list_parameters = (INCLUDE_TRASH, INCLUDE_OLD)
-    create_parameters = (REPLACE_FILES,)
-    update_parameters = (REPLACE_FILES,)
+    create_parameters = (REPLACE_FILES, REPLACE_SEGMENTS)
+    update_parameters = (REPLACE_FILES, REPLACE_SEGMENTS)
 
     def operations(self) -> Iterable[Operation]:
         """Return the standard operations and those of the trash."""
@@ -62,6 +67,12 @@ class Collections(Controller):
         del binder
         return [] if call.flag("include_old_versions") else ["t.current_version_uuid = t.uuid"]
 
+    def computed(self, call: Call, binder: Binder) -> Mapping[str, Callable[[], str]]:
+        """A manifest without signatures is shown to who selects it."""
+        del binder
+        asked = "unsigned_manifest_text" in (call.parameters.get("select") or ())
+        return {"unsigned_manifest_text": lambda: "t.manifest_text"} if asked else {}
+
     async def get(self, call: Call) -> Reply:
         """Answer one collection, by uuid or by portable data hash."""
         if PDH.fullmatch(call.uuid.partition("+A")[0]) or "+" in call.uuid:
@@ -85,24 +96,18 @@ class Collections(Controller):
         if row is None:
             raise not_found(call.uuid)
         item = self.render(row)
-        item["uuid"] = row["portable_data_hash"]
+        item |= {"uuid": row["portable_data_hash"], "unsigned_manifest_text": row["manifest_text"]}
         await self._sign(call, item, row["trash_at"])
         select = parse_select(call.parameters.get("select"), self.resource)
-        return item if select is None else {k: v for k, v in item.items() if k in (*select, "kind", "etag")}
+        if select is None:
+            select = tuple(name for name in item if name != "unsigned_manifest_text")
+        return {name: value for name, value in item.items() if name in (*select, "kind", "etag")}
 
     async def finish(self, call: Call, item: dict[str, Any]) -> None:
         """Sign the manifest; show a missing name as the empty text."""
         if "name" in item and item["name"] is None:
             item["name"] = ""
-        select = call.parameters.get("select") or ()
-        if "unsigned_manifest_text" in select and "manifest_text" not in item:
-            item["unsigned_manifest_text"] = await call.session.value(
-                "SELECT manifest_text FROM collections WHERE uuid = $1", item.get("uuid")
-            )
-        if "manifest_text" in item:
-            if "unsigned_manifest_text" in select:
-                item["unsigned_manifest_text"] = item["manifest_text"]
-            await self._sign(call, item, None)
+        await self._sign(call, item, None)
 
     async def _sign(self, call: Call, item: dict[str, Any], trash_at: Any) -> None:
         rules = call.settings.collections
@@ -146,7 +151,7 @@ class Collections(Controller):
             new.setdefault("replication_desired", None)
         if new.get("storage_classes_desired") == "[]":
             raise InvalidError("storage_classes_desired must not be empty")
-        anew = "replace_files" in call.parameters
+        anew = not {"replace_files", "replace_segments"}.isdisjoint(call.parameters)
         if draft.is_new or anew or draft.changed("manifest_text", "portable_data_hash"):
             await self._check_manifest(call, draft)
         for number in ("replication_desired", "replication_confirmed"):
@@ -161,6 +166,8 @@ class Collections(Controller):
             await self._check_signatures(call, new.get("manifest_text") or "")
         if "replace_files" in call.parameters:
             await self._replace_files(call, draft)
+        if "replace_segments" in call.parameters:
+            await self._replace_segments(call, draft)
         manifest = new.get("manifest_text") or ""
         try:
             contents = parse(manifest)
@@ -194,6 +201,25 @@ class Collections(Controller):
         base = replacing.tree_of(current)
         draft.new["manifest_text"] = replacing.manifest_of(replacing.replaced(base, wanted, places))
         draft.new["portable_data_hash"] = None
+
+    async def _replace_segments(self, call: Call, draft: Draft) -> None:
+        """Let files be read from other blocks, which the viewer must be allowed to read.
+
+        Raises:
+            BadRequestError: a segment is malformed.
+            ForbiddenError: a new block has no good signature.
+        """
+        moves = repacking.parse(call.parameters["replace_segments"])
+        await self._check_signatures(call, f". {' '.join(repacking.locators(moves))} \n")
+        before = draft.new.get("manifest_text") or ""
+        try:
+            parse(before)
+        except ValueError as exc:
+            raise InvalidError(f"manifest_text: {exc}") from exc
+        tree = replacing.tree_of(before)
+        after = repacking.repacked(tree, moves)
+        if after != tree:
+            draft.new |= {"manifest_text": replacing.manifest_of(after), "portable_data_hash": None}
 
     async def _source(self, call: Call, draft: Draft, name: str, current: str) -> str:
         if name == "current":

@@ -13,13 +13,23 @@ from yarl import URL
 
 from apiserver.errors import ApiError
 from apiserver.login import State, opened, require_destination, sealed, with_query
-from apiserver.settings import Login
-from tests.support.api import Client, Processes, api_database, api_template, client_of, processes, settings
+from apiserver.settings import Login, TestUser
+from tests.support.api import (
+    Client,
+    Processes,
+    api_database,
+    api_template,
+    client_of,
+    processes,
+    root,
+    running,
+    settings,
+)  # fmt: skip
 from tests.support.identity import Provider, provider
 from tests.support.postgres import postgres_server
 from tests.support.programs import need
 
-__all__ = ["api_database", "api_template", "postgres_server", "processes"]
+__all__ = ["api_database", "api_template", "postgres_server", "processes", "root"]
 WORKBENCH = "https://workbench.example/"
 FAKETIME = str(next(Path("/usr/lib").glob("*/faketime/libfaketime.so.1"), ""))
 CLAIMS = {"sub": "ada", "email": "Ada@Example.org", "email_verified": True, "given_name": "Ada", "family_name": "L"}
@@ -188,3 +198,31 @@ def test_a_query_is_added_to_a_url_that_has_one() -> None:
     assert with_query("https://a.example/p?x=1#f", {"api_token": "v2/a/b"}) == (
         "https://a.example/p?x=1&api_token=v2/a/b#f"
     )
+
+
+async def test_a_name_and_a_password_of_the_configuration_give_a_token(api_database: str) -> None:
+    known = Login(
+        test_users=(TestUser("alice", "alice@example.org", "secret é"), TestUser("bob", "bob@example.org", ""))
+    )
+    async with running(settings(api_database, login=known)) as base, aiohttp.ClientSession() as http:
+        nobody = Client(base, http, None)
+        for wrong in (
+            {"username": "alice", "password": "secret"}, {"username": "alice"}, {"username": "bob", "password": ""},
+            {"password": "secret é"}, {"username": ["alice"], "password": "secret é"},
+        ):  # fmt: skip
+            refused = await nobody.call("POST", "users/authenticate", wrong)
+            assert (refused.status, "Authentication failure" in refused.errors) == (401, True), wrong
+        good = {"username": "alice", "password": "secret é"}
+        first, second = [await nobody.post("users/authenticate", good) for _ in range(2)]
+        assert first["api_token"] != second["api_token"]
+        tokens = [f"v2/{made['uuid']}/{made['api_token']}" for made in (first, second)]
+        users = [await nobody.with_token(token).get("users/current") for token in tokens]
+        assert users[0] == users[1]
+        assert users[0]["email"] == "alice@example.org"
+        shown = (await nobody.get("config"))["Login"]
+        assert (shown["Test"], shown["PAM"]) == ({"Enable": True}, {"Enable": False})
+
+
+async def test_without_users_in_the_configuration_there_is_no_login_by_password(root: Client) -> None:
+    answer = await root.call("POST", "users/authenticate", {"username": "a", "password": "b"})
+    assert (answer.status, "Login.Test" in answer.errors) == (404, True)

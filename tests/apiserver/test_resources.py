@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import json
 
+import aiohttp
 import asyncpg
 import pytest
 
@@ -438,6 +439,43 @@ async def test_files_of_a_collection_are_replaced_by_those_of_others(api_databas
     assert (await replace({"/a": "current/w"}, manifest_text=MANIFEST))[0] == 400
     fresh = await alice.post("collections", {"collection": {"name": "n"}, "replace_files": {"/f": f"{pdh}/x y/z"}})
     assert (fresh["manifest_text"], fresh["file_count"]) == (f". {other} 0:5:f\n", 1)
+
+
+async def test_segments_are_read_from_another_block_unless_one_of_them_is_gone(api_database: str) -> None:
+    signing = settings(api_database, collections=Collections(blob_signing_key="k" * 32))
+    small, large = (f"{digit * 32}+{size}" for digit, size in (("a", 3), ("b", 9)))
+    async with running(signing) as base, aiohttp.ClientSession() as http:
+        root = Client(base, http)
+        alice = await root.user("alice")
+        signed = (await root.post("collections", {"collection": {"manifest_text": f". {large} 0:9:x\n"}}))["uuid"]
+        await root.post("links", {"link": {"link_class": "permission", "name": "can_read", "head_uuid": signed,
+                                           "tail_uuid": alice.user_uuid}})  # fmt: skip
+        block = (await alice.get(f"collections/{signed}"))["manifest_text"].split(" ")[1]
+        mine = await root.post(
+            "collections", {"collection": {"owner_uuid": alice.user_uuid, "manifest_text": f". {small} 0:3:f 0:2:g\n"}}
+        )
+        path = f"collections/{mine['uuid']}"
+
+        async def replace(wanted: object) -> tuple[int, str]:
+            answer = await alice.call("PUT", path, {"collection": {}, "replace_segments": wanted})
+            stored = await root.get(path, select=["unsigned_manifest_text"])
+            return answer.status, stored["unsigned_manifest_text"]
+
+        before = f". {small} 0:3:f 0:2:g\n"
+        gone = {f"{small} 0 3": f"{block} 4 3", f"{small} 1 1": f"{block} 0 1"}
+        assert await replace(gone) == (200, before)
+        assert await replace({f"{small} 0 3": f"{large} 4 3"}) == (403, before)
+        malformed: tuple[object, ...] = (
+            [], {f"{small} 0 3": f"{block} 4 2"}, {f"{small} 0 3": f"{block} 7 3"}, {f"{small} 0 3": 5},
+            {f"{small} 0 0": f"{block} 0 0"}, {"x 0 3": f"{block} 4 3"},
+        )  # fmt: skip
+        for wrong in malformed:
+            assert await replace(wrong) == (400, before), wrong
+        both = {f"{small} 0 3": f"{block} 4 3", f"{small} 0 2": f"{block} 2 2"}
+        assert await replace(both) == (200, f". {large} 4:3:f 2:2:g\n")
+        changed = await alice.get(path)
+        assert changed["portable_data_hash"] != mine["portable_data_hash"]
+        assert (changed["file_count"], changed["file_size_total"]) == (2, 5)
 
 
 async def test_a_list_says_how_many_there_are_whichever_page_is_asked_for(root: Client) -> None:

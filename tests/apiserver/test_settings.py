@@ -5,7 +5,7 @@ from pathlib import Path
 import pytest
 
 from apiserver.errors import SettingsError
-from apiserver.settings import load
+from apiserver.settings import Login, TestUser, load
 
 ARVADOS = """
 Clusters:
@@ -23,6 +23,9 @@ Clusters:
     AuditLogs: {MaxAge: 24h, MaxDeleteBatch: 10, UnloggedAttributes: {manifest_text: {}}}
     Collections: {BlobSigningKey: k, BlobSigningTTL: 48h, TrashSweepInterval: 0s}
     Users: {AnonymousUserToken: anon}
+    Login:
+      Test: {Enable: true, Users: {ada: {Email: ada@example.org, Password: pw}}}
+      TrustedClients: {"https://w": {}}
     Containers:
       MaxDispatchAttempts: 3
       SLURM: {Managed: {ComputeNodeDomain: nodes.example, AssignNodeHostname: "n%<slot_number>03d"}}
@@ -36,6 +39,7 @@ external_url: https://api.example/
 database_url: postgresql:///x
 system_root_token: {file: TOKEN}
 api: {max_concurrent_requests: 3, RequestTimeout: 10s}
+login: {test_users: {ada: {email: ada@example.org, password: pw}}}
 """
 
 
@@ -58,6 +62,8 @@ def test_arvados_own_file_is_read(tmp_path: Path) -> None:
     assert (found.containers.max_dispatch_attempts, found.nodes.compute_node_domain) == (3, "nodes.example")
     assert found.nodes.assign_node_hostname == "n%<slot_number>03d"
     assert found.websocket_url == "wss://ws.example/websocket"
+    assert found.login == Login(trusted_clients=("https://w",), test_users=(TestUser("ada", "ada@example.org", "pw"),))
+    assert "pw" not in repr(found.login)
     assert found.external_urls["Workbench2"] == "https://wb.example/"
     assert set(found.storage_classes) == {"default", "archive"}
     assert not any(secret in repr(found) for secret in ("systemroottoken", "managementtoken", "p%20w", "anon'", "='k'"))
@@ -70,16 +76,18 @@ def test_a_nodes_own_file_is_read_with_secrets_from_files(tmp_path: Path) -> Non
     found = load(path, {})
     assert (found.system_root_token, found.listen) == ("secretsecretsecret", ("unix:/run/a.sock",))
     assert (found.api.max_concurrent_requests, found.api.request_timeout_s) == (3, 10)
+    assert found.login.test_users == (TestUser("ada", "ada@example.org", "pw"),)
     assert load(path, {"DATABASE_URL": "postgresql:///y"}).database_url == "postgresql:///y"
 
 
 def test_all_faults_come_at_once_each_with_its_key(tmp_path: Path) -> None:
     wrong = "cluster: TOOLONG\nexternal_url: ftp://x\nnosuch: 1\napi: {nosuch: 1, request_timeout_s: soon}\nusers: 5\n"
+    wrong += "login: {test_users: {ada: {email: a@b}}}\n"
     with pytest.raises(SettingsError) as caught:
         _load(tmp_path, wrong)
     lines = str(caught.value).splitlines()
-    for fault in ("nosuch:", "api.nosuch", "api.request_timeout_s", "users:", "cluster", "system_root_token",
-                  "external_url"):  # fmt: skip
+    for fault in ("nosuch:", "api.nosuch", "api.request_timeout_s", "users:", "login.test_users: ada", "cluster",
+                  "system_root_token", "external_url"):  # fmt: skip
         assert sum(fault in line for line in lines) >= 1, fault
     assert all(str(tmp_path) in line for line in lines)
 
