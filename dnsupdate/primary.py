@@ -270,7 +270,7 @@ class Primary:
             parts, queue = queue, []
             await self._note(lease, batch, {triple for part in parts for triple in _triples(part)})
             started = self._clock()
-            for part, reply in await self._exchange(parts, queue):
+            for part, reply in await self._exchange(parts, queue, sent):
                 self._trace(part, reply, self._clock() - started, sent, batch)
                 refusals += reply.diagnosis.kind is Kind.REFUSED
                 halves = await self._judge(lease, batch, part, reply, sent)
@@ -280,15 +280,20 @@ class Primary:
                 else:
                     queue += halves
 
-    async def _exchange(self, parts: list[Part], queue: list[Part]) -> list[tuple[Part, Reply]]:
-        """Send parts as one message each; if one does not fit, all are halved and wait."""
+    async def _exchange(self, parts: list[Part], queue: list[Part], sent: Sent) -> list[tuple[Part, Reply]]:
+        """Send parts as one message each; what does not fit is halved and waits, or refused if it is one name."""
         ready = [part for part in parts if part[0].zone in self.fences]
         ttl, policy = self._config.settings.marker_ttl, self._config.policy
         updates = (apply_changes(part[0].zone, part, self.fences[part[0].zone], policy, ttl) for part in ready)
         try:
             replies = await self.link.update(*updates)
-        except TooBigError:
-            queue += [half for part in ready for half in _halves(part)]
+        except TooBigError as exc:
+            if len(ready) > 1:
+                return [pair for part in ready for pair in await self._exchange([part], queue, sent)]
+            if len(ready[0]) == 1:
+                sent.refuse(ready[0], f"{ready[0][0].name}: {exc} do not fit in one message")
+            else:
+                queue += _halves(ready[0])
             return []
         return list(zip(ready, replies, strict=True))
 

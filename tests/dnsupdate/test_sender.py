@@ -370,6 +370,22 @@ async def test_a_host_whose_records_cannot_be_made_keeps_what_it_had(
         assert "no reverse zone for 10.9.9.9" in await one.state("compute1")
 
 
+@pytest.mark.parametrize("others", [0, 3])
+async def test_records_that_fit_in_no_message_fail_their_host_alone(
+    practice: Target, dsn: str, tmp_path: Path, others: int
+) -> None:
+    note = {"name": "{{ fqdn }}.", "type": "TXT", "data": "{{ txt(properties.note) }}", "when": "{{ properties }}"}
+    more = {"name": "more.{{ fqdn }}.", "type": "A", "data": "192.0.2.1", "when": "{{ properties }}"}
+    templates = {"compute": {"records": [*FORWARD_ONLY, note, {**note, "data": "{{ txt(properties.note, 1) }}"}, more]}}
+    async with site(practice, dsn, tmp_path, templates=templates) as one:
+        good = [host(f"compute{n}", f"192.0.2.{n}") for n in range(2, 2 + others)]
+        await one.ping(host("compute1", "192.0.2.1", properties={"note": "n" * 40_000}), *good)
+        await one.rest()
+        expected = {a(f"compute{n}", f"192.0.2.{n}") for n in range(2, 2 + others)}
+        assert one.forward() - {f"more.compute1.{FORWARD} 60 A 192.0.2.1"} == expected
+        assert "octets do not fit in one message" in await one.state("compute1")
+
+
 async def test_an_absent_host_gets_the_placeholder_and_prefilled_names_are_there_before(
     practice: Target, dsn: str, tmp_path: Path
 ) -> None:
