@@ -42,7 +42,8 @@ class FileTemplate:
             RenderError: an unknown name, with its line.
         """
         if self._compiled is not None:
-            return template.render(self._compiled, variables)
+            foreign = {name: template.fit_for_lines(variables[name], name) for name in ("properties", "info")}
+            return template.render(self._compiled, {**variables, **foreign})
         return template.classic(self._source, classic_variables(variables))
 
 

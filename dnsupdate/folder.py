@@ -12,7 +12,7 @@ from contextlib import suppress
 from pathlib import Path
 
 from dnsupdate.errors import CommandFailedError
-from dnsupdate.names import hostname
+from dnsupdate.names import STRICT, Rules, hostname
 
 RESTART = "restart.txt"
 _MODE = 0o644
@@ -24,14 +24,14 @@ def digest(content: str) -> str:
 
 
 class Folder:
-    """The directory; `suffix` of the files in it."""
+    """The directory; `suffix` of the files in it, `rules` for host names."""
 
-    def __init__(self, path: Path, suffix: str = ".conf") -> None:
-        self.path, self._suffix = path, suffix
+    def __init__(self, path: Path, suffix: str = ".conf", rules: Rules = STRICT) -> None:
+        self.path, self._suffix, self._rules = path, suffix, rules
 
     def file(self, name: str) -> Path:
         """Return a host's file. A name that is no host name never becomes a path."""
-        return self.path / (hostname(name) + self._suffix)
+        return self.path / (hostname(name, self._rules) + self._suffix)
 
     def read(self, names: Iterable[str]) -> dict[str, str | None]:
         """Return the contents of hosts' files; None: there is none."""
@@ -68,7 +68,8 @@ class Folder:
             raise CommandFailedError(f"{self.path / RESTART}: {exc.strerror}") from exc
 
     def _put(self, path: Path, content: str) -> None:
-        descriptor, temporary = tempfile.mkstemp(dir=self.path, prefix=f".{path.name}-", suffix=".tmp")
+        # Not the file's own name and more: the longest host name leaves no room for that.
+        descriptor, temporary = tempfile.mkstemp(dir=self.path, prefix=".new-", suffix=".tmp")
         try:
             with os.fdopen(descriptor, "w", encoding="utf-8") as file:
                 file.write(content)

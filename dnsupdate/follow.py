@@ -17,7 +17,7 @@ import asyncpg
 from dnsupdate.enqueue import enqueue, remove
 from dnsupdate.errors import BadNameError, DnsUpdateError
 from dnsupdate.host import Host
-from dnsupdate.names import Rules
+from dnsupdate.names import Rules, shown
 from dnsupdate.queries import load
 from dnsupdate.store import Store
 
@@ -70,7 +70,7 @@ async def once(read: Read, store: Store, rules: Rules) -> Followed:
                 async with connection.transaction():
                     changed += bool(await enqueue(connection, host, rules=rules, source_time=reading.at))
             except BadNameError as exc:
-                refused.append(f"{host.uuid}: {exc}")
+                refused.append(f"{shown(host.uuid)[1:-1]}: {exc}")
         known = {row["uuid"] for row in await connection.fetch(_OVERVIEW["followed"])}
         gone = known - {host.uuid for host in reading.hosts}
         async with connection.transaction():
@@ -108,7 +108,7 @@ def from_api(session: "aiohttp.ClientSession", root: str, token: str, store: Sto
         while True:
             page = await _page(session, root, token, len(items))
             items += page["items"]
-            if not page["items"] or len(items) >= int(page.get("items_available", 0)):
+            if not page["items"] or len(items) >= page.get("items_available", 0):
                 return Reading(tuple(_hosts(items)), at)
 
     return read
@@ -126,9 +126,16 @@ async def _page(session: "aiohttp.ClientSession", root: str, token: str, offset:
             page = await response.json(content_type=None)
     except (aiohttp.ClientError, TimeoutError, ValueError) as exc:
         raise FollowError(f"{url}: {type(exc).__name__}: {exc}") from exc
-    if not isinstance(page, dict) or not isinstance(page.get("items"), list):
+    if not _is_node_list(page):
         raise FollowError(f"{url}: not a node list")
-    return page
+    return page  # type: ignore[no-any-return]
+
+
+def _is_node_list(page: Any) -> bool:
+    if not isinstance(page, dict) or not isinstance(page.get("items"), list):
+        return False
+    are_nodes = all(isinstance(item, dict) and isinstance(item.get("uuid"), str) for item in page["items"])
+    return are_nodes and type(page.get("items_available", 0)) is int
 
 
 def client(ca_file: str | None) -> "aiohttp.ClientSession":

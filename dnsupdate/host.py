@@ -2,9 +2,11 @@
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
+from math import isfinite
 from typing import Any
 
-from dnsupdate.names import STRICT, Rules, address, hostname
+from dnsupdate.errors import BadNameError
+from dnsupdate.names import STRICT, Rules, address, hostname, identity
 
 # Never template inputs: these would end in a public TXT record.
 SECRET_KEYS = ("secret", "token", "password", "key")
@@ -64,9 +66,11 @@ def checked(host: Host, rules: Rules = STRICT) -> Host:
     Raises:
         BadNameError: something of it cannot be published; the text is fit for the client that sent it.
     """
+    _check_types(host)
+    name = hostname(host.hostname, rules) if host.hostname else None
     return Host(
-        uuid=host.uuid,
-        hostname=hostname(host.hostname, rules) if host.hostname else None,
+        uuid=identity(host.uuid),
+        hostname=name,
         domain=hostname(host.domain.rstrip("."), rules) if host.domain else "",
         ips=tuple(dict.fromkeys(address(ip, rules) for ip in host.ips)),
         slot=host.slot,
@@ -77,6 +81,36 @@ def checked(host: Host, rules: Rules = STRICT) -> Host:
         removed=host.removed,
         missing=host.missing,
     )
+
+
+def _check_types(host: Host) -> None:
+    """Refuse what another's database or API may hold and ours cannot."""
+    texts = (host.uuid, host.hostname or "", host.domain, *host.ips, host.first_ping_at or "")
+    if not all(isinstance(text, str) for text in texts):
+        raise BadNameError("a host's uuid, name, domain, addresses and ping time are texts")
+    if host.slot is not None and type(host.slot) is not int:
+        raise BadNameError("a host's slot is a number")
+    if not _is_storable([host.first_ping_at, dict(host.properties), dict(host.info)]):
+        raise BadNameError("properties or info hold a NUL, half a character or a number that is none")
+
+
+def _is_storable(value: Any) -> bool:
+    """Whether PostgreSQL takes it as JSON. Not recursive: the depth is the sender's choice."""
+    left = [value]
+    while left:
+        one = left.pop()
+        match one:
+            case Mapping():
+                left += [*one.keys(), *one.values()]
+            case list() | tuple():
+                left += one
+            case float() if not isfinite(one):
+                return False
+            case str() if "\0" in one or any("\ud800" <= char <= "\udfff" for char in one):
+                return False
+            case _:
+                continue
+    return True
 
 
 def without_secrets(facts: Mapping[str, Any]) -> dict[str, Any]:

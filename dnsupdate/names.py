@@ -16,7 +16,10 @@ _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
 _LABEL_UNDERSCORE = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)\Z")
 _OWNER_LABEL = re.compile(r"[a-z0-9_-]{1,63}\Z")
 _OWNER = re.compile(r"(?:\*\.)?(?:[a-z0-9_-]{1,63}\.)+\Z")
+_IDENTITY = re.compile(r"(?:hook:)?[A-Za-z0-9][A-Za-z0-9._-]{0,254}\Z")
+_CONTROL = re.compile(r"[\x00-\x1f\x7f]")
 _SHOWN = 80
+_LINE = 300
 
 Address = IPv4Address | IPv6Address
 Network = IPv4Network | IPv6Network
@@ -39,6 +42,24 @@ def shown(text: object) -> str:
     """Return hostile text fit for a message: ASCII, one line, no control characters, at most 80 characters."""
     quoted = ascii(str(text))
     return quoted if len(quoted) <= _SHOWN else quoted[: _SHOWN - 4] + "...'"
+
+
+def one_line(text: object) -> str:
+    """Return a message that may quote hostile text as one ASCII line without control characters."""
+    plain = str(text).encode("ascii", "backslashreplace").decode()
+    return _CONTROL.sub(lambda match: f"\\x{ord(match[0]):02x}", plain)[:_LINE]
+
+
+def identity(text: str) -> str:
+    """Return a host's uuid, or `hook:NAME`; what has other characters, or a prefix of our own, is none."""
+    if not _IDENTITY.match(text):
+        raise BadNameError(f"uuid {shown(text)} is not letters, digits, '.', '_' and '-'")
+    return text
+
+
+def is_plain_label(label: str) -> bool:
+    """Return whether a label can be read in one way only, by people, shells and name servers alike."""
+    return bool(_OWNER_LABEL.match(label.lower()))
 
 
 def hostname(text: str, rules: Rules = STRICT) -> str:

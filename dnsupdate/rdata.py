@@ -10,7 +10,7 @@ import dns.rdataclass
 import dns.rdatatype
 
 from dnsupdate.errors import RenderError
-from dnsupdate.names import shown
+from dnsupdate.names import is_plain_label, one_line, shown
 
 # The server's own (SOA, NS of the apex, DNSSEC) and those that are not records at all.
 FORBIDDEN = frozenset(
@@ -72,15 +72,27 @@ def canonical(rdtype: str, text: str) -> str:
         return text.lower()
     if any(char < " " or char == "\x7f" for char in text):
         raise RenderError(f"{rdtype} data {shown(text)} has a control character")
+    if not text.isascii():
+        raise RenderError(f"{rdtype} data {shown(text)} is not ASCII: txt(...) for text, xn-- for a name")
     try:
         rdata = dns.rdata.from_text(dns.rdataclass.IN, dns.rdatatype.from_text(rdtype), text, relativize=False)
         rdata.to_wire()
     except dns.name.NeedAbsoluteNameOrOrigin:
         raise RenderError(f"{rdtype} data {shown(text)}: a name must be absolute, ending with a dot") from None
     except (dns.exception.DNSException, ValueError) as exc:
-        raise RenderError(f"{rdtype} data {shown(text)} is not valid: {exc}") from None
+        raise RenderError(f"{rdtype} data {shown(text)} is not valid: {one_line(exc)}") from None
+    for name in _names(rdata):
+        if not all(is_plain_label(label.decode("latin-1")) for label in name.labels if label):
+            raise RenderError(f"{rdtype} data {shown(text)}: a name in it cannot be published")
     found = rdata.to_text()
     return found.lower() if rdtype in NAMES_ONLY else found
+
+
+def _names(rdata: dns.rdata.Rdata) -> list[dns.name.Name]:
+    """Return the names in record data; not RP's mailbox, in which a dot may be part of a label."""
+    slots = {slot for kind in type(rdata).__mro__ for slot in getattr(kind, "__slots__", ())}
+    values = [getattr(rdata, slot, None) for slot in sorted(slots) if slot != "mbox"]
+    return [value for value in values if isinstance(value, dns.name.Name)]
 
 
 def quote_txt(*strings: object) -> str:

@@ -168,6 +168,8 @@ class Renderer:
         if placeholder and rdtype == "PTR":
             return  # each unused name would add one more PTR of the same address
         name = owner_name(template.render(record.name, variables).strip())
+        if name.startswith("*") and not record.settings.name.lstrip().startswith("*"):
+            raise RenderError(f"name '{name}' is a wildcard, which a template has to say itself")
         data = rdata.canonical(rdtype, template.render(record.data, variables).strip())
         ttl = self._settings.defaults.ttl if record.settings.ttl is None else record.settings.ttl
         for zone in self._zones(record, name):

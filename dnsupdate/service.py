@@ -240,7 +240,7 @@ class Service:
             config=FilesConfig(name, target, self._secrets.templates[name], self._settings.owner_id),
             renderer=Renderer(self._settings),
             store=self._store,
-            folder=Folder(target.dir or Path()),
+            folder=Folder(target.dir or Path(), rules=self._settings.rules),
             clock=asyncio.get_running_loop().time,
         )
 

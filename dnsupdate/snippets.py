@@ -33,6 +33,6 @@ def parse(file_name: str, text: str, rules: Rules) -> Snippet:
         if match["name"].lower() == name or match["name"].lower().startswith(name + ".")
     ]
     if not found:
-        raise BadNameError(f'{file_name}: no `local-data: "{name} IN A ..."` in it')
+        raise BadNameError(f'no `local-data: "{name} IN A ..."` in it')
     ips = [address(ip, rules) for ip in found if ip != UNUSED]
     return Snippet(name, tuple(dict.fromkeys(ips)))

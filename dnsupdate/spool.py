@@ -35,7 +35,7 @@ class Entry:
     def host(self) -> Host:
         """Return the host that the entry describes; without a uuid its name is its identity."""
         return Host(
-            uuid=self.uuid or f"hook:{self.hostname}",
+            uuid=self.uuid or f"hook:{self.hostname.lower()}",
             hostname=self.hostname,
             domain=self.domain,
             ips=(self.ip,) if self.ip else (),
@@ -58,6 +58,8 @@ class Spool:
         Raises:
             BadNameError: with the reason.
         """
+        if not entry.hostname:
+            raise BadNameError("host name is empty")
         checked(entry.host(), self._rules)
 
     def put(self, entry: Entry) -> Path:

@@ -10,7 +10,7 @@ import jinja2
 import jinja2.sandbox
 
 from dnsupdate.errors import RenderError
-from dnsupdate.names import shown
+from dnsupdate.names import one_line, shown
 
 
 @dataclass(frozen=True, slots=True)
@@ -30,6 +30,7 @@ class Compiled:
 _CLASSIC = re.compile(r"%(?:%|\{(?P<name>\w+)\}|(?P<bad>.?))", re.DOTALL)
 _PLAIN = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
 _FALSE = frozenset({"", "false", "0", "no", "none", "[]", "()", "{}"})
+_UNFIT = re.compile(r"""[^ -~]|["'\\]""")
 CLASSIC_NAMES = ("hostname", "uuid_prefix", "ip_address", "ptr_domain")
 
 
@@ -96,9 +97,25 @@ def render(compiled: Compiled, variables: Mapping[str, Any]) -> str:
     except RenderError:
         raise
     except jinja2.TemplateError as exc:
-        raise RenderError(exc.message or type(exc).__name__) from None
+        raise RenderError(one_line(exc.message or type(exc).__name__)) from None
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as exc:
-        raise RenderError(f"{type(exc).__name__}: {exc}") from None
+        raise RenderError(one_line(f"{type(exc).__name__}: {exc}")) from None
+
+
+def fit_for_lines(value: Any, name: str) -> Any:
+    """Return a value of a host that others chose, for a file of lines and quotes.
+
+    A text in it that would end a line or a quotation cannot be used: it is undefined, and says why.
+    """
+    match value:
+        case str() if _UNFIT.search(value):
+            return jinja2.StrictUndefined(f"{name} has characters that could end a line or a quotation: {shown(value)}")
+        case Mapping():
+            return {key: fit_for_lines(one, f"{name}.{shown(key)[1:-1]}") for key, one in value.items()}
+        case list() | tuple():
+            return [fit_for_lines(one, f"{name}[{at}]") for at, one in enumerate(value)]
+        case _:
+            return value
 
 
 def truth(text: str) -> bool:

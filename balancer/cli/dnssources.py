@@ -9,7 +9,9 @@ from balancer.cli import dnsconfig, dnswork, lookup
 from balancer.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
+    from dnsupdate.names import Rules
     from dnsupdate.settings import Settings
+    from dnsupdate.snippets import Snippet
 
 
 def import_(
@@ -18,22 +20,36 @@ def import_(
     dry_run: Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")] = False,
 ) -> None:
     """Take hosts over from files that the classic strategy wrote."""
-    from dnsupdate.errors import BadNameError
-    from dnsupdate.snippets import parse
-
     settings = dnsconfig.settings(config)
-    found, bad = [], 0
-    for path in sorted(folder.glob("*.conf")):
-        try:
-            found.append(parse(path.name, path.read_text(encoding="utf-8", errors="replace"), settings.rules))
-        except BadNameError as exc:
-            bad += 1
-            typer.echo(f"left out: {exc}", err=True)
+    found, bad = _snippets(folder, settings.rules)
+    for text in bad:
+        typer.echo(f"left out: {text}", err=True)
+    if not found and not bad:
+        raise CommandError(f"{folder} has no *.conf files", why="the classic strategy writes one for each host")
     for one in found:
         typer.echo(f"{one.hostname:<24} {', '.join(one.ips) or 'unused'}")
     if not dry_run:
         typer.echo(f"{dnswork.run(_imported(settings, found))} of {len(found)} hosts are new or changed", err=True)
     raise typer.Exit(Exit.NO if bad else Exit.DONE)
+
+
+def _snippets(folder: Path, rules: "Rules") -> "tuple[list[Snippet], list[str]]":
+    """Return the hosts in a directory, and what is wrong with the files that have none."""
+    from dnsupdate.errors import BadNameError
+    from dnsupdate.names import shown
+    from dnsupdate.snippets import parse
+
+    if not folder.is_dir():
+        raise CommandError(f"{folder} is not a directory", code=Exit.USAGE)
+    found, bad = [], []
+    for path in sorted(folder.glob("*.conf")):
+        try:
+            if not path.is_file():  # a pipe would be waited for
+                raise BadNameError("not a file")
+            found.append(parse(path.name, path.read_text(encoding="utf-8", errors="replace"), rules))
+        except (BadNameError, OSError) as exc:
+            bad.append(f"{shown(path.name)}: {exc.strerror if isinstance(exc, OSError) else exc}")
+    return found, bad
 
 
 async def _imported(settings: "Settings", found: list[Any]) -> int:

@@ -16,6 +16,7 @@ from dnsupdate.enqueue import enqueue, remove, states
 from dnsupdate.errors import BadNameError, CommandFailedError, RenderError
 from dnsupdate.files import Files, FilesConfig, FileTemplate
 from dnsupdate.folder import Folder
+from dnsupdate.names import Rules
 from dnsupdate.records import Renderer
 from dnsupdate.sender import Sender, SenderConfig
 from dnsupdate.service import Designation, checked_template
@@ -64,7 +65,9 @@ class Classic:
 
 
 @asynccontextmanager
-async def classic(dsn: str, tmp_path: Path, **more: Any) -> AsyncIterator[Classic]:
+async def classic(
+    dsn: str, tmp_path: Path, names: dict[str, bool] | None = None, **more: Any
+) -> AsyncIterator[Classic]:
     folder, calls = tmp_path / "unbound.conf.d", tmp_path / "calls"
     folder.mkdir()
     (tmp_path / "unbound.template").write_text(CLASSIC)
@@ -74,7 +77,8 @@ async def classic(dsn: str, tmp_path: Path, **more: Any) -> AsyncIterator[Classi
         "reload": "/etc/init.d/unbound reload",
         "reload_command": [sys.executable, "-c", LOG, str(calls), "reload"], **more,
     }  # fmt: skip
-    settings = load({**SECTION, "zones": [], "templates": {}, "targets": {"local": target}})
+    section = {**SECTION, "zones": [], "templates": {}, "targets": {"local": target}}
+    settings = load({**section, "names": names or {}})
     async with Store.open(dsn) as store:
         db = await asyncpg.connect(dsn)
         await store.register("local", "files")
@@ -86,7 +90,7 @@ async def classic(dsn: str, tmp_path: Path, **more: Any) -> AsyncIterator[Classi
                 config=FilesConfig("local", settings.targets["local"], found, "xarv1"),
                 renderer=Renderer(settings),
                 store=store,
-                folder=Folder(where),
+                folder=Folder(where, rules=settings.rules),
                 clock=loop.time,
             )
             holder = f"node-{id(work)}"
@@ -103,6 +107,15 @@ async def classic(dsn: str, tmp_path: Path, **more: Any) -> AsyncIterator[Classi
         finally:
             await sender._stop()
             await db.close()
+
+
+async def test_a_name_with_an_underscore_has_a_file_where_the_site_allows_it(dsn: str, tmp_path: Path) -> None:
+    async with classic(dsn, tmp_path, names={"allow_underscore": True}) as one:
+        rules = Rules(allow_underscore=True)
+        async with one.db.transaction():
+            await enqueue(one.db, host("compute_1", "192.0.2.1"), rules=rules)
+        await one.steps(3)
+        assert "compute_1.conf" in one.files()
 
 
 async def test_a_burst_is_one_file_a_host_and_one_reload(dsn: str, tmp_path: Path) -> None:
