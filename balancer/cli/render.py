@@ -14,6 +14,7 @@ from balancer.cli.exits import CommandError, Exit
 if TYPE_CHECKING:
     from balancer.config.overlay import Holder, Overlay
     from balancer.config.schema import Config
+    from balancer.control.designation_store import Remembered
     from balancer.render.engine import Engine
     from balancer.render.report import Report
 
@@ -55,7 +56,8 @@ _EPILOG = """Examples: arv-balance render-haproxy -o haproxy.cfg --check ·
 arv-balance render nginx -c site.yml --report json >nginx.conf.
 
 Exit codes: 0 rendered, 1 the engine's checker refused it, 3 the configuration is not valid or has no safe spelling
-in this engine, 6 --check was asked for and the engine is not installed."""
+in this engine, 4 --with-intents needs state.database and it does not answer, 6 --check was asked for and the engine
+is not installed."""
 
 
 def register(app: typer.Typer) -> None:
@@ -159,23 +161,46 @@ def _overlay(config: "Config") -> "Overlay":
 
 
 def _holders(config: "Config") -> "dict[str, Holder]":
-    """Who holds the designations now, by what the balancer wrote down; nobody where it is kept in a database."""
+    """Who holds the designations now: by what the balancer wrote down, or by the database that several share."""
     from balancer.config.overlay import Holder
     from balancer.control.statefile import decode
     from balancer.errors import StateError
 
-    if any(item.store == "postgres" for item in config.designated.values()):
-        typer.echo("who is designated is kept in state.database: the order of the file is rendered", err=True)
+    shared = {name for name, item in config.designated.items() if item.store == "postgres"}
+    rows = _rows(config) if shared else {}
+    if shared - rows.keys():
+        typer.echo(f"{', '.join(sorted(shared - rows.keys()))}: nobody was designated yet", err=True)
+    held = {name: Holder(rows[name].node, rows[name].epoch) for name in shared & rows.keys()}
+    if shared == config.designated.keys():
+        return held
     path = Path(config.state.dir) / "designations.json"
     try:
         found = decode(path.read_bytes())["designations"]
-        return {name: Holder(item["node"], item["epoch"]) for name, item in found.items()}
+        return held | {n: Holder(item["node"], item["epoch"]) for n, item in found.items() if n not in shared}
     except FileNotFoundError:
-        return {}
+        return held
     except OSError as exc:
         raise CommandError(f"cannot read {path}: {exc.strerror}") from exc
     except (StateError, KeyError, TypeError) as exc:
         raise CommandError(f"{path} holds no designations: {exc}", why="who is designated cannot be known") from exc
+
+
+def _rows(config: "Config") -> "dict[str, Remembered]":
+    import asyncio
+
+    from balancer.config.secrets import reveal
+    from balancer.control.designation_row import seen
+    from balancer.errors import ConfigError, StateError
+
+    why, hint = "who is designated is kept there", "leave --with-intents out: the order of the file is rendered"
+    if config.state.database is None:
+        raise CommandError("state.database is not set", why=why, hint=hint, code=Exit.CONFIG)
+    try:
+        return asyncio.run(seen(config.cluster, reveal(config.state.database)))
+    except ConfigError as exc:
+        raise CommandError(f"state.database: {exc}", why=why, hint=hint, code=Exit.CONFIG) from exc
+    except StateError as exc:
+        raise CommandError(str(exc), why=why, hint=hint, code=Exit.UNREACHABLE) from exc
 
 
 def _write(text: str, out: Path | None) -> bool:

@@ -25,6 +25,7 @@ _READ = """
 UPDATE arv_balance_designation SET until = clock_timestamp() + make_interval(secs => $3)
 WHERE cluster = $1 AND name = $2 RETURNING node, epoch, at, who, reason
 """
+_SEEN = "SELECT name, node, epoch, at, who, reason FROM arv_balance_designation WHERE cluster = $1"
 _SET = """
 INSERT INTO arv_balance_designation AS held (cluster, name, node, epoch, until, at, who, reason)
 VALUES ($1, $2, $3, $4, clock_timestamp() + make_interval(secs => $5), $6, $7, $8)
@@ -33,6 +34,26 @@ SET node = excluded.node, epoch = excluded.epoch, until = excluded.until, at = e
     reason = excluded.reason
 WHERE held.epoch = $9 RETURNING epoch
 """
+
+
+async def seen(cluster: str, dsn: str) -> dict[str, Remembered]:
+    """Return all decisions of a cluster without renewing or making anything. Raises StateError."""
+    try:
+        async with asyncio.timeout(DATABASE_S):
+            connection = await asyncpg.connect(dsn, timeout=DATABASE_S)
+            try:
+                rows = [dict(row) for row in await connection.fetch(_SEEN, cluster)]
+            finally:
+                connection.terminate()
+    except asyncpg.UndefinedTableError:
+        return {}
+    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+        raise StateError(f"the database of the designations cannot be used: {_why(exc)}") from exc
+    return {row.pop("name"): Remembered(**row) for row in rows}
+
+
+def _why(exc: Exception) -> str:
+    return "no answer in time" if isinstance(exc, TimeoutError) else str(exc)
 
 
 @dataclass(slots=True)
@@ -78,8 +99,7 @@ class PostgresStore:
                     return await connection.fetchrow(statement, *values)
             except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:  # TimeoutError is an OSError
                 await self._drop()
-                why = "no answer in time" if isinstance(exc, TimeoutError) else str(exc)
-                raise StateError(f"the database of the designations cannot be used: {why}") from exc
+                raise StateError(f"the database of the designations cannot be used: {_why(exc)}") from exc
 
     async def _connected(self) -> "asyncpg.Connection[asyncpg.Record]":
         if self._connection is None or self._connection.is_closed():

@@ -1,5 +1,6 @@
 """`arv-balance render` as an operator types it: where things are written, how it ends, what it says."""
 
+import asyncio
 import json
 import os
 import stat
@@ -12,10 +13,14 @@ from typing import Any
 
 import pytest
 
+from balancer.control.designation_row import PostgresStore
 from balancer.control.designation_store import Remembered
 from balancer.control.intents import Intent, Intents, Kind, to_document
 from balancer.control.statefile import encode
 from balancer.render.engine import ENGINES
+from tests.support.postgres import database, postgres_server
+
+__all__ = ["database", "postgres_server"]  # fixtures
 
 AT = datetime(2026, 11, 1, tzinfo=UTC)
 
@@ -158,6 +163,41 @@ def test_what_operators_changed_is_rendered_when_it_is_asked_for(tmp_path: Path)
     assert [line.split()[1] for line in servers(changed.stdout, "route_ping")] == ["b", "a", "c"]
     assert [line.split()[1] for line in servers(changed.stdout, "api") if "disabled" in line] == ["c"]
     assert "traffic is paused; no engine can be told" in changed.stderr
+
+
+@pytest.mark.pg
+async def test_a_designation_in_the_database_is_rendered_and_none_is_guessed_without_it(
+    tmp_path: Path, database: str
+) -> None:
+    secret = tmp_path / "dsn"
+    secret.touch(0o600)
+    secret.write_text(database)
+    shared = {"state": {"dir": str(tmp_path), "database": {"file": str(secret)}}, "cluster": "xtest"}
+    site(tmp_path, designated={"dns": {"order": ["a", "b", "c"], "store": "postgres"}}, **shared)
+    (tmp_path / "designations.json").write_text("{")  # not the store: nobody reads it
+
+    async def rendered(*more: str) -> "subprocess.CompletedProcess[str]":
+        return await asyncio.to_thread(run, tmp_path, "render-haproxy", *more)
+
+    early = await rendered("--with-intents")
+    assert (early.returncode, next(line.split()[1] for line in servers(early.stdout, "route_ping"))) == (0, "a")
+    assert "dns: nobody was designated yet" in early.stderr
+    store = PostgresStore("xtest", database)
+    assert await store.swap("dns", 0, Remembered("b", 7, "2026-11-01T00:00:00Z", "ops", "told to"))
+    await store.close()
+    ran = await rendered("--with-intents")
+    assert (ran.returncode, next(line.split()[1] for line in servers(ran.stdout, "route_ping"))) == (0, "b")
+    assert "nobody" not in ran.stderr
+    secret.write_text("postgresql://user:hush@127.0.0.1:9/x?sslmode=disable")
+    away = await rendered("--with-intents")
+    assert (away.returncode, away.stdout) == (4, "")
+    assert "the database of the designations cannot be used" in away.stderr
+    assert "hush" not in away.stderr
+    assert (await rendered()).returncode == 0
+    secret.unlink()
+    unread = await rendered("--with-intents")
+    assert (unread.returncode, unread.stdout) == (3, "")
+    assert f"state.database: cannot read {secret}" in unread.stderr
 
 
 def servers(text: str, backend: str) -> list[str]:
