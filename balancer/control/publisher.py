@@ -267,7 +267,7 @@ class Publisher:
             return None
 
     async def exchanges(self, node: str | None, limit: int) -> list[dict[str, Any]]:
-        """Return what is under way (at one node), as the workers tell it, oldest first."""
+        """Return what is under way (at one node), as the workers tell it, oldest first, tunnels last."""
         found: list[dict[str, Any]] = []
         for link in list(self._workers.values()):
             try:
@@ -276,7 +276,7 @@ class Publisher:
             except (WireError, TimeoutError):
                 continue  # gone or stuck: its exchanges are the parent's to book
             found += answer["exchanges"]
-        return sorted(found, key=lambda item: -item["age_s"])[:limit]
+        return sorted(found, key=lambda item: (item["state"] == "tunnel", -item["age_s"]))[:limit]
 
 
 def _texts(item: Mapping[str, Any], *names: str) -> list[str]:

@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 
 def describe(plane: "Plane", node: str | None, limit: int) -> list[dict[str, Any]]:
-    """Return what is under way, oldest first."""
+    """Return what is under way, oldest first; tunnels, which are meant to last, come behind all others."""
     now = plane.reactor.now
     open_ones = [client.exchange for client in plane.clients if client.exchange is not None]
-    open_ones += [tunnel.exchange for tunnel in plane.tunnels.open_ones]
+    tunnels = [tunnel.exchange for tunnel in plane.tunnels.open_ones]
     found = []
-    for exchange in sorted(open_ones, key=lambda item: item.started_at):
+    for exchange in (*sorted(open_ones, key=_age), *sorted(tunnels, key=_age)):
         at = exchange.node or exchange.tunnel_node
         name = at.node.name if at is not None else None
         if node is None or node == name:
@@ -33,6 +33,10 @@ def describe(plane: "Plane", node: str | None, limit: int) -> list[dict[str, Any
                 }
             )
     return found[:limit]
+
+
+def _age(exchange: "Exchange") -> int:
+    return exchange.started_at
 
 
 def held_back(plane: "Plane") -> int:

@@ -47,6 +47,7 @@ def site(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Site]:
         admin={"listen": f"127.0.0.1:{free_port()}", "tokens": tokens(tmp_path_factory.mktemp("tokens"))},
         designated={"dns": {"order": ["api1", "api2"]}},
     )
+    made.extra["routes"] = [{"name": "a-route-with-a-long-name", "match": {"path": "/arvados/v1/slow"}}]
     made.extra["nodes"] = {
         name: {"url": f"http://127.0.0.1:{node.port}", "capacity": 64} for name, node in made.nodes.items()
     }
@@ -272,6 +273,8 @@ def test_every_page_is_accessible(browser: Any, site: Site, theme: Any) -> None:
 def test_it_fits_a_phone(browser: Any, site: Site) -> None:
     with tab(browser, base(site), viewport=PHONE, is_mobile=True, has_touch=True) as phone:
         phone.log_in(SECRETS["operator"])
+        assert site.ask(path="/arvados/v1/slow?delay=0")[0] == 200
+        phone.wait_for_text("#zone-routes", "a-route-with-a-long-name")
         for path in ("/ui/", "/ui/nodes/api1", "/ui/events", "/ui/pause"):
             phone.open(path)
             assert phone.page.evaluate("document.documentElement.scrollWidth") == PHONE["width"], path

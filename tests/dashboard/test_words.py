@@ -38,6 +38,12 @@ def test_counts_and_shares() -> None:
     assert [words.percent(share) for share in (None, 0.0, 0.031)] == ["\u2013", "0.0 %", "3.1 %"]
 
 
+def test_a_version_is_shown_by_its_values() -> None:
+    assert words.version("packageVersion=0.1.0 schema=42") == "0.1.0 42"
+    assert words.version("2.7.4") == "2.7.4"
+    assert words.version("sourceVersion=0123456789abcdef0123456789") == "0123456789abcdef0123"
+
+
 def test_ages_count_whole_seconds() -> None:
     at = (NOW - timedelta(seconds=0.2)).isoformat()
     assert words.age(at, NOW) == "1s"

@@ -10,7 +10,7 @@ import pytest
 from balancer.model import Admin, Drain, Limits, Timeouts
 from balancer.scoreboard import N_IN_FLIGHT, N_TUNNELS, W_BUSY, W_NODES, W_OUT_NODE, W_TUNNELS
 from tests.support.client import Client, request
-from tests.support.upstream import Echo, Request, Step, Upstream
+from tests.support.upstream import Echo, Request, Sleep, Step, Upstream
 from tests.support.worker import Worker, running, snapshot_of, wait_until
 
 WEBSOCKET = ("Connection: Upgrade", "Upgrade: websocket", "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==")
@@ -82,6 +82,22 @@ def test_a_refused_upgrade_is_passed_on() -> None:
         assert client.get("/", *WEBSOCKET).status == 200
         assert node.requests[0].one("Upgrade") == "websocket"
         assert client.get("/").status == 200
+
+
+def test_a_tunnel_does_not_hide_what_is_slow() -> None:
+    def script(got: Request) -> list[Step] | None:
+        return [Sleep(5)] if got.target == "/slow" else agree(got)
+
+    with (
+        Upstream(script) as node,
+        running(snapshot_of(node.port)) as worker,
+        opened(worker, *WEBSOCKET),
+        Client(worker.connect()) as client,
+    ):
+        client.send(request("/slow"))
+        wait_until(lambda: worker.board.cell(W_BUSY) == 1)
+        found = worker.ask({"type": "exchanges", "node": None, "limit": 5})["exchanges"]
+        assert [item["path"] for item in found] == ["/slow", "/tunnel"]
 
 
 def test_an_idle_tunnel_ends() -> None:

@@ -76,7 +76,7 @@ class Stage:
         slots = {node.name: node.slot for node in services.site.snapshot.nodes}
         under_way = await self._under_way(None, SHOWN_SLOW)
         return {
-            "slow": [item for item in under_way if item["age_s"] >= SLOW_S],
+            "slow": [item for item in under_way if item["age_s"] >= SLOW_S and item["state"] != "tunnel"],
             "routes": worst_first(status["routes"])[:SHOWN_ROUTES],
             "pause": services.pauses.document(),
             "run": services.upgrades.document() if status["upgrade"] else None,

@@ -117,6 +117,11 @@ def spread(values: Sequence[float | None]) -> str:
     return f"{count(min(known))} to {count(max(known))}" if known else "nothing yet"
 
 
+def version(text: str) -> str:
+    """Return `1.2 7` of `packageVersion=1.2 schema=7`: in a column the values are what differs."""
+    return " ".join(part.partition("=")[2] or part for part in text.split())[:20]
+
+
 def millis(values: Sequence[float | None]) -> list[float | None]:
     """Return seconds as milliseconds."""
     return [None if value is None else value * 1000 for value in values]
@@ -124,5 +129,5 @@ def millis(values: Sequence[float | None]) -> list[float | None]:
 
 FILTERS = {
     function.__name__: function
-    for function in (symbol, tone, span, count, percent, age, left, clock, day, line, area, spread, millis)
+    for function in (symbol, tone, span, count, percent, age, left, clock, day, line, area, spread, millis, version)
 }
