@@ -67,6 +67,7 @@ class Ledger:
         self._answered_cell = self.row + W_OUT_NODE
         self._next_beat = 0
         self.second = reactor.now // 1_000_000_000  # as of the last beat
+        self._unwritten: list[Attempts] = []  # ended in this turn
         # Tallies of this turn.
         self._request_bytes = self._response_bytes = self._connections = 0
         self.tallied: list[NodeState] = []  # nodes with tallies
@@ -81,44 +82,54 @@ class Ledger:
         self.accepted += 1
 
     def exchange_ended(self, exchange: Attempts) -> None:
-        """Book its outcome: tallies and log line first, the outcome last."""
-        now = self.reactor.now
-        duration = now - exchange.started_at
-        gate = exchange.client.gate
-        key = (exchange.method, exchange.status)
-        codes = gate.codes
-        codes[key] = codes.get(key, 0) + 1
-        gate.durations.append(duration)
-        target = exchange.target
-        durations = target.durations
-        if durations is not None:
-            if not durations:
-                self._routed.append(target)
-            durations.append(duration)
-            if exchange.status >= 500:
-                self.cells[target.cell + R_FAILED] += 1
-        self._ended += 1
-        waited_ns = exchange.waited_ns
-        if waited_ns:
-            self._queue_times.append(waited_ns)
-        if exchange.attempts > 1 and exchange.status and exchange.cause is Cause.OK:
-            self.count(W_RETRIES_RECOVERED)
-        done_at = exchange.done_at
-        if done_at:
-            # Time in the balancer itself: all but waiting in line and what the node took.
-            self._overheads.append(duration - waited_ns - done_at + exchange.chosen_at)
-        sent = exchange.request_bytes
-        if sent:
-            self._request_bytes += sent
-        self._response_bytes += exchange.response_bytes
-        if self.formatter is not None:
-            self.log.add(self.formatter(exchange, self.clock, now))
+        """Book its outcome now; tallies and log line are made at the end of the turn, see `write_down`."""
+        self._unwritten.append(exchange)
         if exchange.outcome is _NODE:
             self.cells[self._answered_cell] += 1
         else:
             self.cells[self.row + OUTCOME_CELLS[exchange.outcome]] += 1
-            if durations is not None and exchange.outcome is Outcome.NODE_CUT and exchange.status < 500:
-                self.cells[target.cell + R_FAILED] += 1
+
+    def write_down(self) -> None:
+        """Tallies and log lines of the exchanges that ended in this turn.
+
+        Together, because code that just ran is in the processor's caches: docs/decisions/0014.
+        """
+        ended, self._unwritten = self._unwritten, []
+        self._ended += len(ended)
+        now, cells, overheads = self.reactor.now, self.cells, self._overheads
+        for exchange in ended:
+            duration = now - exchange.started_at
+            gate = exchange.client.gate
+            key = (exchange.method, exchange.status)
+            codes = gate.codes
+            codes[key] = codes.get(key, 0) + 1
+            gate.durations.append(duration)
+            target = exchange.target
+            durations = target.durations
+            if durations is not None:
+                if not durations:
+                    self._routed.append(target)
+                durations.append(duration)
+                if exchange.status >= 500 or exchange.outcome is Outcome.NODE_CUT:
+                    cells[target.cell + R_FAILED] += 1
+            waited_ns = exchange.waited_ns
+            if waited_ns:
+                self._queue_times.append(waited_ns)
+            if exchange.attempts > 1 and exchange.status and exchange.cause is Cause.OK:
+                self.count(W_RETRIES_RECOVERED)
+            done_at = exchange.done_at
+            if done_at:
+                # Time in the balancer itself: all but waiting in line and what the node took.
+                overheads.append(duration - waited_ns - done_at + exchange.chosen_at)
+            self._request_bytes += exchange.request_bytes
+            self._response_bytes += exchange.response_bytes
+        formatter, clock, add = self.formatter, self.clock, self.log.add
+        if formatter is not None:
+            for exchange in ended:
+                try:
+                    add(formatter(exchange, clock, now))
+                except Exception as error:  # noqa: BLE001 - as in the reactor's turn
+                    exchange.client.broken(error)
 
     def count(self, cell: int) -> None:
         """Add one to a cell of our row."""

@@ -265,6 +265,8 @@ class Plane(Ledger):
                 self.lot.look()
             if self.queue.exchanges:
                 self.queue.look()
+        if self._unwritten:
+            self.write_down()
         if self._ended or self._connections:
             self.flush_tallies()
         if self.log.lines:

@@ -110,10 +110,10 @@ class Reactor:
                 except Exception as error:  # noqa: BLE001 - top of a unit of work: one connection pays, not all
                     handler.broken(error)
         self._send()
-        for call in self.turn_ends:
-            call()
         if self._later or self.now >= self._next_sweep:
             self._run_timers()
+        for call in self.turn_ends:
+            call()
         if self.closing:
             closing, self.closing = self.closing, []
             for call in closing:
