@@ -77,7 +77,7 @@ class Nodes:
             case "cut" if self.first(request.target):
                 return [HALF, Close()]
             case "slow":
-                return [Sleep(3), answer(b"late")]
+                return [Sleep(10), answer(b"late")]
             case "big":
                 return answer(MEBIBYTE)
             case "hop":

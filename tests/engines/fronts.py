@@ -29,6 +29,7 @@ SERVE = "serve"
 NEWER = "haproxy 2.8"  # the wheel's, beside Debian's 2.6
 RUNS = (*ENGINES, NEWER)
 START_S = 30.0
+PATIENCE_S = 10.0  # what takes longer is "no answer in time"
 
 
 @dataclass
@@ -62,7 +63,7 @@ class Front:
             self.nodes.stop("c")
         return self
 
-    def connect(self, source: str | None = None, timeout_s: float = 5.0) -> Client:
+    def connect(self, source: str | None = None, timeout_s: float = PATIENCE_S) -> Client:
         """Return a connection of a client at `source`."""
         return Client(socket.create_connection(("127.0.0.1", self.port), timeout_s, (source or "127.0.0.1", 0)))
 
@@ -70,14 +71,14 @@ class Front:
         """Return a TLS connection of a client that asks for a name; it takes any certificate."""
         trust = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
         trust.check_hostname, trust.verify_mode = False, ssl.CERT_NONE
-        plain = socket.create_connection(("127.0.0.1", self.tls_port), 5.0)
+        plain = socket.create_connection(("127.0.0.1", self.tls_port), PATIENCE_S)
         secured = trust.wrap_socket(plain, server_hostname=server_name)
         return Client(secured), secured
 
     def connect_unix(self) -> Client:
         """Return a connection over the Unix socket."""
         end = socket.socket(socket.AF_UNIX)
-        end.settimeout(5.0)
+        end.settimeout(PATIENCE_S)
         try:
             end.connect(str(self.folder / "http.sock"))
         except OSError:

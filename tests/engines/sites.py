@@ -33,10 +33,10 @@ def _base(at: Place) -> dict[str, Any]:
         "nodes": {name: {"url": f"http://127.0.0.1:{number}"} for name, number in at.nodes.items()},
         "balance": {"policy": "round_robin", "slow_start": "0s"},
         "designated": {"dns": {"order": ["b", "c", "a"]}},
-        "health": {"interval": "300ms", "fast_interval": "300ms", "timeout": "250ms", "rise": 1, "fall": 2},
-        "timeouts": {"response": "1500ms", "response_idle": "1500ms", "header": "1s"},
+        "health": {"interval": "2s", "fast_interval": "300ms", "timeout": "2s", "rise": 1, "fall": 2},
+        "timeouts": {"response": "3s", "response_idle": "3s", "header": "1s"},
         "limits": {"connections": 500},
-        "park": {"timeout": "1s"},
+        "park": {"timeout": "3s"},
         "drain": {"timeout": "1s", "tunnel_grace": "1s"},
         "workers": 1,
         "versions": {"allow_mixed": True},
@@ -57,6 +57,7 @@ def drained(at: Place) -> dict[str, Any]:
     """Node `c` drained by an operator; small bodies only; idle nodes first; nodes fall sick here."""
     config = _base(at)
     config["limits"]["body"] = "64KiB"
+    config["health"] |= {"interval": "300ms", "timeout": "250ms"}
     config["balance"]["policy"] = "least_requests"
     return config
 
