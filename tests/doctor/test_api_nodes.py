@@ -73,18 +73,21 @@ def test_an_api_node_with_another_secret_is_found(site: HealthyApiSite) -> None:
 
 
 def test_a_job_that_failed_is_found(site: HealthyApiSite) -> None:
-    async def fail() -> None:
+    async def set_error(error: str | None) -> None:
         connection = await asyncpg.connect(site.database_url)
         try:
             await connection.execute(
-                "UPDATE periodic_job SET last_error = 'deadlock', lease_until = NULL, "
-                "next_at = now() + interval '1 day' WHERE name = 'permissions'"
-            )
+                "UPDATE periodic_job SET last_error = $1, lease_until = NULL, "
+                "next_at = now() + interval '1 day' WHERE name = 'permissions'", error,
+            )  # fmt: skip
         finally:
             await connection.close()
 
-    asyncio.run(fail())
-    assert examined(site) == ([("job-overdue", "permissions")], {})
+    asyncio.run(set_error("deadlock"))
+    try:
+        assert examined(site) == ([("job-overdue", "permissions")], {})
+    finally:
+        asyncio.run(set_error(None))
 
 
 def test_jobs_are_named_as_not_looked_at_without_their_database(site: HealthyApiSite) -> None:

@@ -40,6 +40,12 @@ def site(postgres_server: TestServer) -> Iterator[ApiUpgradeSite]:
         made.close()
 
 
+@pytest.fixture(autouse=True)
+def healthy(site: ApiUpgradeSite) -> None:
+    """A test may leave nodes behind that have only just found the database again."""
+    site.until_healthy(3)
+
+
 def test_stopping_all_api_nodes_for_a_migration_fails_no_request(site: ApiUpgradeSite) -> None:
     site.next_release(contract=True)
     with site.load("--kinds", *KINDS) as load:
@@ -98,12 +104,12 @@ def test_a_pause_under_load_fails_nothing_keeps_the_order_and_resumes_at_the_rat
         ends = time.monotonic() + seconds
         assert site.admin("POST", "/v1/pause", {"reason": "test", "for": 60})["complete"]
         waiting: list[socket.socket] = []
-        until(lambda: parked(site) == CLIENTS, 10)
+        until(lambda: parked(site) == CLIENTS)
         for number in range(count):
             client = stack.enter_context(socket.create_connection(("127.0.0.1", site.port), 30))
             client.sendall(f"{head}order-{seconds}-{number}\r\n\r\n".encode())
             waiting.append(client)
-            until(lambda: parked(site) == CLIENTS + len(waiting), 10)
+            until(lambda: parked(site) == CLIENTS + len(waiting))
         time.sleep(max(0.0, ends - time.monotonic()))
         site.admin("POST", "/v1/resume", {"rate": per_s})
         for client in waiting:
@@ -140,7 +146,7 @@ def releases(site: ApiUpgradeSite, prefix: str, count: int) -> list[tuple[int, f
         ]
         return lines if len(lines) == count else None
 
-    return until(found, 10) or []
+    return until(found) or []
 
 
 def test_a_restart_of_postgresql_behind_the_example_s_pause_fails_nothing(
@@ -149,7 +155,7 @@ def test_a_restart_of_postgresql_behind_the_example_s_pause_fails_nothing(
     # The command of the operator waits for this test, which is what restarts the server.
     wait = 'touch "$0/asked"; until [ -e "$0/restarted" ]; do sleep 0.05; done'
     with site.load("--kinds", *KINDS) as load, site.script(SWITCHOVER, "sh", "-c", wait, site.folder) as process:
-        until((site.folder / "asked").exists, 20)  # so traffic is paused
+        until((site.folder / "asked").exists)  # so traffic is paused
         restarted(site, postgres_server)
         (site.folder / "restarted").touch()
         output = process.communicate(timeout=30)
@@ -162,9 +168,8 @@ def test_a_restart_of_postgresql_behind_the_example_s_pause_fails_nothing(
 
 def restarted(site: ApiUpgradeSite, server: TestServer) -> None:
     """Restart PostgreSQL; it stays away until the nodes' checks have seen that."""
-    site.until_healthy(3)  # also when a test before this one has just brought them back
     server.local.stop()
-    until(lambda: "unhealthy" in site.states().values(), 20)
+    until(lambda: set(site.states().values()) == {"unhealthy"})
     server.local.start()
 
 
