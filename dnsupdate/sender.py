@@ -94,6 +94,7 @@ class Sender:
         self._designation = config.designation
         self._store, self._work, self._waker, self._random = store, work, waker, random
         self._lease: Lease | None = None
+        self._has_told = False  # the tables speak of trouble, this process's or that of a former sender
 
     async def run(self) -> None:
         """Send until cancelled."""
@@ -145,6 +146,7 @@ class Sender:
                 )
                 return self._settings.poll
             self._lease = taken[0]
+            self._has_told = bool(taken[1].get("error"))
             self.status = Status(leads=True, epoch=taken[0].epoch, text="has the lease")
             logger.info("took the lease", extra={"action": "lease", "target": self._target, "epoch": self._lease.epoch})
             await self._work.begin(*taken)
@@ -154,8 +156,9 @@ class Sender:
         if step.trouble is not None:
             await self._tell(step.trouble)
             return self._failed(str(step.trouble))
-        if self.status.error is not None:
+        if self._has_told:
             await self._store.remember(self._lease, {"error": None})
+            self._has_told = False
             await self._store.event(self._target, "recovered", step.text)
         self.status = replace(self.status, error=None, failures=0)
         return 0.0 if step.busy else self._settings.poll
@@ -174,6 +177,7 @@ class Sender:
             return
         error = {"kind": trouble.kind.value, "text": str(trouble)}
         await self._store.remember(self._lease, {"error": error})
+        self._has_told = True
         await self._store.event(self._target, trouble.kind.value, str(trouble))
 
     def _failed(self, text: str) -> float:
