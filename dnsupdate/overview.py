@@ -2,7 +2,7 @@
 
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dnsupdate.batch import Batch, prepare
@@ -28,6 +28,7 @@ class TargetPlan:
     plan: Plan
     failed: dict[str, tuple[str, str]]
     names: dict[str, str]  # uuid to host name
+    blocked: dict[str, str] = field(default_factory=dict)  # by what the server said at the last try
 
     @property
     def is_empty(self) -> bool:
@@ -52,7 +53,10 @@ class Overview:
         renderer, settings = Renderer(self._settings), self._settings.targets[target]
         batch = await prepare(self._store, target, due, renderer.render)
         policy = Policy(self._settings.owner_id, settings.ownership, settings.conflict)
+        batch.known = replace(batch.known, held_hosts=0)  # they are in the batch, with all others
         plan = batch.plan(policy, settings.brake, target)
+        rows = [row for row in await self.states() if row["target"] == target and row["state"] == "conflict"]
+        blocked = {row["node_uuid"]: row["last_error"] for row in rows}
         row: dict[str, Any] = next((row for row in await self.targets() if row["target"] == target), {})
         return TargetPlan(
             target=target,
@@ -63,6 +67,7 @@ class Overview:
             plan=plan,
             failed=dict(batch.failed),
             names=_names(batch),
+            blocked=blocked,
         )
 
     async def targets(self) -> list[dict[str, Any]]:
@@ -150,6 +155,9 @@ def plan_lines(found: TargetPlan) -> list[str]:
         lines.append(f"  ! {found.names.get(conflict.host, conflict.host)}: {conflict.text}")
     for uuid, (state, text) in found.failed.items():
         lines.append(f"  ! {found.names.get(uuid, uuid)}: {state}: {text}")
+    planned = {host for change in found.plan.changes for host in change.hosts}
+    for uuid in sorted(planned & found.blocked.keys()):
+        lines.append(f"  ! {found.names.get(uuid, uuid)}: at the last try: {found.blocked[uuid]}")
     lines.append(summary(found))
     return lines
 
@@ -160,7 +168,7 @@ def summary(found: TargetPlan) -> str:
     gone = len(found.plan.deletions)
     changed = len(found.plan.changes) - made - gone
     not_possible = len(found.plan.conflicts) + len(found.failed)
-    return f"+{made} ~{changed} -{gone}, {not_possible} not possible. Nothing was sent."
+    return f"+{made} ~{changed} -{gone}, {not_possible} not possible."
 
 
 def _change_lines(change: Change) -> list[str]:

@@ -214,7 +214,9 @@ def _change(
     if guard is None:
         if not after:
             return None
-        return Conflict("", *key, f"{key[1]} is in use and not ours (no marker)")
+        return Conflict(
+            "", *key, f"{key[1]} is in use and not ours (no marker); `arv-balance dns adopt {key[1]}` takes it over"
+        )
     # Only what differs is sent, unless it is not known what is there.
     changed = {rrset.rdtype for rrset in set(before) ^ set(after)} | unsure
     if standing is not Standing.OURS:

@@ -1,6 +1,7 @@
 """One host's way: its newest change, the messages that carried it, and what each name server says now."""
 
 import asyncio
+from datetime import UTC, datetime
 from typing import Any
 
 from dnsupdate.exchange import Channel, Peer
@@ -69,17 +70,21 @@ async def _ask(target: str, peer: Peer, wanted: list[tuple[str, str]]) -> list[d
     ]
 
 
+def _time(at: datetime) -> str:
+    return f"{at.astimezone(UTC):%Y-%m-%d %H:%M:%S}.{at.microsecond // 1000:03d} UTC"
+
+
 def lines(found: dict[str, Any]) -> list[str]:
     """Return the steps as people read them."""
     host = found["host"]
     facts = host["facts"]
     addresses = ", ".join(facts["ips"]) or "no address"
     text = [f"{facts['hostname']} ({host['node_uuid']}): {addresses}, change {host['gen']}"]
-    text += [f"  changed    {host['changed_at']:%H:%M:%S.%f}", f"  last ping  {host['last_ping_at']:%H:%M:%S.%f}"]
-    for row in found["messages"]:
+    text += [f"  changed    {_time(host['changed_at'])}", f"  last ping  {_time(host['last_ping_at'])}"]
+    for row in sorted(found["messages"], key=lambda row: row["sent_at"]):
         took_ms = (row["answered_at"] - row["sent_at"]).total_seconds() * 1000
         text.append(
-            f"  sent       {row['sent_at']:%H:%M:%S.%f} to {row['target']} zone {row['zone']}: "
+            f"  sent       {_time(row['sent_at'])} to {row['target']} zone {row['zone']}: "
             f"message {row['message_id']}, epoch {row['epoch']} by {row['holder']}: {row['rcode']} in {took_ms:.0f} ms"
         )
     for row in found["states"]:

@@ -47,7 +47,7 @@ def plan(
 
         typer.echo(json.dumps({"schema": "arv-balance/dns-plan/v1", "targets": [plan_json(one) for one in plans]}))
     else:
-        _print_plans(plans)
+        _print_plans(plans, " Nothing was sent.")
     raise typer.Exit(Exit.NO if any(not one.is_empty for one in plans) else Exit.DONE)
 
 
@@ -67,11 +67,11 @@ def _primaries(settings: "Settings", target: str | None) -> list[str]:
     return [name for name in dnsconfig.targets(settings, target) if settings.targets[name].kind != "files"]
 
 
-def _print_plans(plans: "list[TargetPlan]") -> None:
+def _print_plans(plans: "list[TargetPlan]", end: str = "") -> None:
     from dnsupdate.overview import plan_lines
 
     for one in plans:
-        typer.echo("\n".join(plan_lines(one)))
+        typer.echo("\n".join(plan_lines(one)) + end)
 
 
 def _scripts(settings: "Settings", plans: "list[TargetPlan]") -> str:
@@ -82,9 +82,11 @@ def _scripts(settings: "Settings", plans: "list[TargetPlan]") -> str:
     for one in plans:
         target = settings.targets[one.target]
         policy = Policy(settings.owner_id, target.ownership, target.conflict)
-        zones = one.plan.zones().items()
-        updates = [unfenced(zone, changes, policy, target.marker_ttl) for zone, changes in zones]
+        changes = one.plan.zones()
+        zones = [zone.name for zone in settings.zones_of(one.target) if zone.name in changes]
+        updates = [unfenced(zone, changes[zone], policy, target.marker_ttl) for zone in zones]
         if updates:
+            scripts.append(f"; nsupdate -k {target.key_file}\n")
             scripts.append(nsupdate_script(updates, server=target.servers[0], port=target.port))
     return "".join(scripts)
 
@@ -100,6 +102,9 @@ def apply(
     settings = dnsconfig.settings(config)
     plans = dnswork.run(_plans(settings, None))
     _print_plans(plans)
+    if not designated and all(one.is_empty for one in plans):
+        typer.echo("nothing to do", err=True)
+        return
     if not yes:
         _confirm()
     _send(settings, force=force, designated=designated, timeout_s=dnsconfig.seconds(timeout))
@@ -125,11 +130,12 @@ def sync(
 
 
 def _send(settings: "Settings", *, force: bool, designated: bool, timeout_s: float) -> None:
-    done, left, held = dnswork.run(_sent(settings, force=force, designated=designated, timeout_s=timeout_s))
+    done, left, held, troubles = dnswork.run(_sent(settings, force=force, designated=designated, timeout_s=timeout_s))
     for text in left:
         typer.echo(text, err=True)
     if not done:
-        raise CommandError(f"not done after {timeout_s:g} s", hint="arv-balance dns show", code=Exit.DEADLINE)
+        why = "; ".join(troubles)
+        raise CommandError(f"not done after {timeout_s:g} s", why=why, hint="arv-balance dns show", code=Exit.DEADLINE)
     if held:
         names = ", ".join(f"{target}: {count} hosts" for target, count in held.items())
         raise CommandError(f"deletions are held ({names})", hint="arv-balance dns release", code=Exit.REFUSED)
@@ -138,7 +144,7 @@ def _send(settings: "Settings", *, force: bool, designated: bool, timeout_s: flo
 
 async def _sent(
     settings: "Settings", *, force: bool, designated: bool, timeout_s: float
-) -> tuple[bool, list[str], dict[str, int]]:
+) -> tuple[bool, list[str], dict[str, int], list[str]]:
     from dnsupdate.overview import Overview
 
     async with dnswork.opened(settings) as store:
@@ -149,8 +155,14 @@ async def _sent(
         if force and await overview.release(None):
             done = await dnswork.until_done(settings, store, designated=designated, timeout_s=timeout_s)
         rows = [row for row in await overview.states() if row["state"] not in ("published", "held")]
-        left = [f"{row['hostname']} at {row['target']}: {row['state']}: {row['last_error'] or ''}" for row in rows]
-        return done, left, await overview.held()
+        left = [f"{row['hostname']} at {row['target']}: {row['state']}{_because(row)}" for row in rows]
+        targets = [row for row in await overview.targets() if row["server_state"].get("error")]
+        troubles = [f"{row['target']}: {row['server_state']['error']['text']}" for row in targets]
+        return done, left, await overview.held(), troubles
+
+
+def _because(row: dict[str, Any]) -> str:
+    return f": {row['last_error']}" if row["last_error"] else ""
 
 
 def run(config: lookup.ConfigOption = None, designated: DesignatedOption = False) -> None:
@@ -169,6 +181,8 @@ def show(
     if as_json:
         typer.echo(json.dumps({"schema": "arv-balance/dns-status/v1", **found}, default=str))
         return
+    if not found["targets"]:
+        typer.echo("nobody has sent yet, no target is known", err=True)
     for row in found["targets"]:
         holder = f"{row['holder']} sends, epoch {row['epoch']}" if row["is_held"] else "nobody sends"
         counts = ", ".join(f"{row[kind]} {kind}" for kind in ("pending", "conflict", "failed", "held") if row[kind])
@@ -177,8 +191,9 @@ def show(
         if error:
             typer.echo(f"  ✗ {error['text']}")
     for row in found["hosts"]:
-        text = f": {row['last_error']}" if row["last_error"] else ""
-        typer.echo(f"{row['hostname'] or row['node_uuid']:<24} {row['target']:<12} {row['state']}{text}")
+        state = "gone" if row["removed"] and row["state"] == "published" else row["state"]
+        if hosts or state != "gone":
+            typer.echo(f"{row['hostname'] or row['node_uuid']:<24} {row['target']:<12} {state}{_because(row)}")
     for row in found["events"]:
         typer.echo(f"{row['at']:%Y-%m-%d %H:%M:%S}  {row['target']}  {row['kind']}: {row['text']}")
 
@@ -337,7 +352,10 @@ def release(
         async with dnswork.opened(settings) as store:
             return await Overview(settings, store).release(target, hosts)
 
-    typer.echo(f"released {len(dnswork.run(work()))} hosts")
+    released = len(dnswork.run(work()))
+    if hosts and not released:
+        raise CommandError(f"nothing of {', '.join(hosts)} is held", hint="arv-balance dns show")
+    typer.echo(f"released {dnswork.counted(released)}" if released else "nothing is held")
 
 
 _COMMANDS = (

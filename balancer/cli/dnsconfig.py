@@ -26,7 +26,8 @@ def settings(config: Path | None) -> "Settings":
     try:
         text = path.read_bytes().decode("utf-8-sig")
     except (OSError, UnicodeDecodeError) as exc:
-        raise CommandError(f"cannot read {path}", why=str(exc), code=Exit.CONFIG) from exc
+        why = exc.strerror or "" if isinstance(exc, OSError) else "it is not UTF-8"
+        raise CommandError(f"cannot read {path}", why=why, code=Exit.CONFIG) from exc
     document = parse(text, str(path), os.environ)
     if document.faults:
         raise CommandError(_text(list(document.faults), document), code=Exit.CONFIG)

@@ -78,7 +78,7 @@ def hook(
     made = dnswork.hooked(
         settings, lambda at: Entry(hostname, address, at, uuid, domain), timeout_s=dnsconfig.seconds(timeout)
     )
-    typer.echo(dnswork.run(made), err=True)
+    typer.echo(f"{hostname}: {dnswork.run(made)}", err=True)
 
 
 def follow(
@@ -92,7 +92,7 @@ def follow(
         async with dnswork.opened(settings) as store:
             return await dnswork.following(settings, store, once=once)
 
-    typer.echo(f"{dnswork.run(work())} hosts changed", err=True)
+    typer.echo(f"{dnswork.counted(dnswork.run(work()))} changed", err=True)
 
 
 def authority(
@@ -108,7 +108,8 @@ def authority(
     settings = dnsconfig.settings(config)
     names = [name for name in dnsconfig.targets(settings, target) if settings.targets[name].kind == "builtin"]
     if not names:
-        raise CommandError("no target of kind builtin", code=Exit.CONFIG)
+        why = "this serves the zones of a target of `kind: builtin`"
+        raise CommandError("no target of kind builtin", why=why, code=Exit.CONFIG)
     pairs = [both for name, both in read_keys(settings).items() if name in names]
     keys = {key.name: key for both in pairs for key in (both.update, both.transfer) if key is not None}
     zones = [Zone(zone.name) for zone in settings.zones_of(names[0])]

@@ -2,6 +2,8 @@
 
 import asyncio
 import contextlib
+import logging
+import os
 import signal
 import sys
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
@@ -35,6 +37,11 @@ def run(work: Coroutine[Any, Any, T]) -> T:
         raise _failed(group, Exit.CONFIG) from None
     except* DnsUpdateError as group:
         raise _failed(group, Exit.NO) from None
+
+
+def counted(hosts: int) -> str:
+    """Return a number of hosts in words."""
+    return f"{hosts} host" if hosts == 1 else f"{hosts} hosts"
 
 
 def _failed(group: BaseExceptionGroup[BaseException], code: Exit, hint: str = "") -> CommandError:
@@ -78,6 +85,8 @@ async def until_done(settings: "Settings", store: "Store", *, designated: bool, 
     """
     from dnsupdate.overview import Overview
 
+    # What goes wrong is in the tables, and said at the end; as a log line it would come without its reason.
+    logging.getLogger("dnsupdate").addHandler(logging.NullHandler())
     sending = await service(settings, store, designated=designated)
     mine = {name for name, target in settings.targets.items() if target.kind != "files" or designated}
     overview = Overview(settings, store)
@@ -147,6 +156,9 @@ async def _cancel_when(stop: asyncio.Event, task: asyncio.Task[None]) -> None:
 
 async def daemon(settings: "Settings", *, designated: bool) -> None:
     """Send, hand the spool on and follow, until told to stop."""
+    from balancer.control import logs
+
+    logs.configure("info", journald="JOURNAL_STREAM" in os.environ)
     async with opened(settings) as store:
         sending = await service(settings, store, designated=designated)
 
@@ -215,7 +227,7 @@ async def following(settings: "Settings", store: "Store", *, once: bool) -> int:
                 for text in found.refused:
                     sys.stderr.write(f"refused: {text}\n")
                 if found.changed or found.removed:
-                    sys.stderr.write(f"{found.changed} hosts changed, {found.removed} removed\n")
+                    sys.stderr.write(f"{counted(found.changed)} changed, {found.removed} removed\n")
                 if once:
                     return found.changed + found.removed
             await asyncio.sleep(settings.follow.interval if settings.follow is not None else 5.0)

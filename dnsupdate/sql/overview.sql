@@ -16,7 +16,7 @@ WHERE d.target = $1 AND NOT EXISTS (SELECT FROM dns_hosts h WHERE h.uuid = d.nod
 -- name: targets
 -- Who sends where, and how it goes.
 SELECT l.target, l.kind, l.holder, l.epoch, l.server_state, l.until > clock_timestamp() AS is_held,
-  extract(epoch FROM l.until - clock_timestamp())::float8 AS left_s,
+  CASE WHEN l.until > clock_timestamp() THEN extract(epoch FROM l.until - clock_timestamp())::float8 END AS left_s,
   (SELECT count(*) FROM dns_published p WHERE p.target = l.target) AS records,
   (SELECT count(*) FROM dns_dirty d WHERE d.target = l.target AND d.state = 'pending') AS pending,
   (SELECT count(*) FROM dns_dirty d WHERE d.target = l.target AND d.state = 'conflict') AS conflict,
@@ -26,7 +26,7 @@ FROM dns_lease l ORDER BY l.target;
 
 -- name: host_states
 -- The states of hosts at all targets.
-SELECT s.node_uuid, h.facts ->> 'hostname' AS hostname, s.target, s.state, s.last_error, s.attempts,
+SELECT s.node_uuid, h.facts ->> 'hostname' AS hostname, h.removed, s.target, s.state, s.last_error, s.attempts,
   extract(epoch FROM clock_timestamp() - s.since)::float8 AS age_s
 FROM dns_host_states s JOIN dns_hosts h ON h.uuid = s.node_uuid
 WHERE $1::text[] IS NULL OR h.uuid = ANY($1::text[]) OR h.facts ->> 'hostname' = ANY($1::text[])

@@ -87,7 +87,8 @@ async def test_plan_apply_show_trace_and_nothing_left_to_do(cli: Cli) -> None:
         {"type": "A", "ttl": 60, "data": ["192.0.2.7"]}
     ]
     assert "try: --yes" in cli("apply", expect=6)
-    cli("apply", "--yes")
+    assert "Nothing was sent" not in cli("apply", "--yes")
+    assert "nothing to do" in cli("apply")
     assert cli.server.process is not None
     assert cli.server.process.dig(f"compute7.{FORWARD}") == ["192.0.2.7"]
     assert cli.server.process.dig(f"7.{REVERSE}", "PTR") == [f"compute7.{FORWARD}"]
@@ -98,6 +99,7 @@ async def test_plan_apply_show_trace_and_nothing_left_to_do(cli: Cli) -> None:
     assert "NOERROR in" in traced
     assert f"✓ 127.0.0.1 port {cli.server.port}  compute7.cluster.example. A 192.0.2.7" in traced
     cli("show", "nobody", expect=1)
+    assert "Infinity" not in cli("show", "--json")
     async with cli.db.transaction():
         await remove(cli.db, "xarv1-7ekkf-compute7")
     cli("sync")
@@ -113,7 +115,10 @@ async def test_held_deletions_are_exit_six_until_they_are_released(cli: Cli) -> 
         await remove(cli.db, *(f"xarv1-7ekkf-{name}" for name in names))
     assert "30 names would be deleted, the limit is 20" in cli("plan", expect=1)
     assert "deletions are held (main: 30 hosts)" in cli("sync", expect=6)
+    assert "30 names would be deleted, the limit is 20" in cli("plan", expect=1)  # those that are held count once
+    assert "nothing of c99 is held" in cli("release", "main", "c99", expect=1)
     assert "released 30 hosts" in cli("release", "main")
+    assert "nothing is held" in cli("release")
     cli("sync")
     assert not any(line.startswith("c1.") for line in cli.server.hosts(FORWARD))
 
@@ -128,6 +133,7 @@ async def test_a_record_in_the_way_is_shown_and_adopted(cli: Cli) -> None:
         await channel.update(Update(FORWARD, (), (Add(name, "A", 60, ("192.0.2.200",)),)))
     await cli.ping("compute4", "192.0.2.4")
     assert "is in use and not ours" in cli("sync", expect=1)
+    assert f"at the last try: {name} is in use and not ours" in cli("plan", expect=1)
     assert f"will take over {name}" in cli("adopt", "compute4")
     cli("sync")
     assert cli.server.process is not None
@@ -147,6 +153,18 @@ async def test_the_servers_are_examined_and_what_is_wrong_comes_with_its_cure(cl
     assert "has another secret for key upd." in bad
     assert "update-policy { grant upd zonesub ANY; }" in bad
     assert "pdnsutil set-meta cluster.example TSIG-ALLOW-DNSUPDATE upd" in bad
+
+
+async def test_a_server_that_is_away_is_exit_five_with_the_reason_and_only_once(cli: Cli) -> None:
+    await cli.ping("compute7", "192.0.2.7")
+    cli.config.write_text(cli.config.read_text().replace(f"port: {cli.server.port}", "port: 1"))
+    said = cli("sync", "--timeout", "2s", expect=5)
+    assert "error: not done after 2 s\n  main: nothing listens at 127.0.0.1 port 1" in said
+    assert "cannot send" not in said
+    assert "✗ nothing listens" in cli("show")
+    cli.config.write_text(cli.config.read_text().replace("port: 1,", f"port: {cli.server.port},"))
+    cli("sync", "--timeout", "20s")  # another process than the one that had the trouble
+    assert "✗" not in cli("show")
 
 
 async def test_a_bad_section_is_exit_three_with_every_place(cli: Cli) -> None:
@@ -229,5 +247,5 @@ async def test_the_nodes_table_of_an_arvados_database_is_followed(cli: Cli, dsn:
     assert "s3cr3t" not in str(await cli.db.fetch("SELECT facts FROM dns_hosts"))
     assert "0 hosts changed" in cli("follow", "--once")
     await cli.db.execute("DELETE FROM nodes WHERE slot_number = 2")
-    assert "1 hosts changed" in cli("follow", "--once")
+    assert "1 host changed" in cli("follow", "--once")
     assert await cli.db.fetchval("SELECT removed FROM dns_hosts WHERE uuid = $1", second)
