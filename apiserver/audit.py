@@ -33,12 +33,7 @@ async def record(call: Call, resource: Resource, old: Values | None, new: Values
     if subject is None:
         raise AssertionError("a change has an old or a new state")
     unlogged = _NEVER.union(call.settings.audit_logs.unlogged_attributes)
-    properties = {
-        "old_etag": _etag(resource, old),
-        "old_attributes": _attributes(resource, old, unlogged),
-        "new_etag": _etag(resource, new),
-        "new_attributes": _attributes(resource, new, unlogged),
-    }
+    properties = {**_state("old", resource, old, unlogged), **_state("new", resource, new, unlogged)}
     owner = subject.get("owner_uuid") or subject.get("user_uuid")
     moment = subject["created_at"] if event == "create" else subject["modified_at"] if event == "update" else None
     uuid = subject["uuid"]
@@ -55,15 +50,11 @@ async def record(call: Call, resource: Resource, old: Values | None, new: Values
     )
 
 
-def _attributes(resource: Resource, values: Values | None, unlogged: frozenset[str]) -> dict[str, Any] | None:
+def _state(when: str, resource: Resource, values: Values | None, unlogged: frozenset[str]) -> dict[str, Any]:
+    """Return the etag and the attributes that an object had, as clients saw them; nulls when it was not there."""
     if values is None:
-        return None
-    return {
-        name: attribute.to_client(values[name])
-        for name, attribute in resource.attributes.items()
-        if name not in unlogged and name in values
-    }
-
-
-def _etag(resource: Resource, values: Values | None) -> str | None:
-    return None if values is None else etag_of(tuple(values[name] for name in resource.visible if name in values))
+        return {f"{when}_etag": None, f"{when}_attributes": None}
+    shown = {name: one.to_client(values[name]) for name, one in resource.attributes.items() if name in values}
+    etag = etag_of(tuple(shown[name] for name in resource.visible if name in shown))
+    logged = {name: value for name, value in shown.items() if name not in unlogged}
+    return {f"{when}_etag": etag, f"{when}_attributes": logged}

@@ -8,7 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass, replace
 from typing import Any
 
-from apiserver.attributes import dumps
+from apiserver.attributes import dumps, encoded
 from apiserver.auth import Authenticator, Credentials, Viewer
 from apiserver.errors import InvalidError
 from apiserver.operation import Call, Context, Operation, Reply, RequestFacts
@@ -78,7 +78,7 @@ class Dispatcher:
                 if request.operation.write:
                     self._committed()
                 if answer.later is not None:
-                    answer = replace(answer, body=dumps(await answer.later(self._store)).encode())
+                    answer = replace(answer, body=encoded(await answer.later(self._store)))
                 return replace(answer, retries=attempt)
         raise AssertionError("the last attempt returns or raises")
 
@@ -118,7 +118,7 @@ class Dispatcher:
         return Answer(row["status"], row["body"].encode(), call.session.queries, replayed=True)
 
     def _answer(self, reply: Reply, call: Call) -> Answer:
-        body = b"" if reply.body is None else dumps(reply.body).encode()
+        body = b"" if reply.body is None else encoded(reply.body)
         return Answer(reply.status, body, call.session.queries, user_uuid=call.viewer.user_uuid, later=reply.later)
 
 

@@ -27,6 +27,8 @@ from apiserver.operation import Call, Reply
 from apiserver.permissions import not_found, owner_not_trashed, reachable
 from apiserver.sqltext import Binder, all_of, quote
 
+Decode = Callable[[Any], Any]
+
 
 class Reading:
     """The reading half of a resource, with the hooks by which one differs from another."""
@@ -80,26 +82,22 @@ class Reading:
 
     def render(self, row: Mapping[str, Any]) -> dict[str, Any]:
         """Return a fetched row as the client sees it."""
-        return self._render(self._columns(row.keys()), row)
+        return self._render(self._decoders(row.keys()), row)
 
-    def _columns(self, names: Iterable[str]) -> list[tuple[str, Callable[[Any], Any] | None, bool]]:
-        """Return what is done with each column: its name, its decoder if it has one, whether it is shown."""
-        found = []
-        for name in names:
-            attribute = self.resource.attributes.get(name)
-            decode = attribute.decode if attribute else None
-            found.append((name, decode, attribute is None or not attribute.hidden))
-        return found
+    def _decoders(self, names: Iterable[str]) -> Sequence[tuple[str, Decode]]:
+        """Return which of the columns are not shown as they are, and how they are."""
+        known = self.resource.attributes
+        found = ((name, known[name].decode) for name in names if name in known)
+        return [(name, decode) for name, decode in found if decode is not None]
 
-    def _render(
-        self, columns: Iterable[tuple[str, Callable[[Any], Any] | None, bool]], row: Mapping[str, Any]
-    ) -> dict[str, Any]:
-        values = tuple(row.values())
-        item: dict[str, Any] = {"kind": self.resource.kind, "etag": etag_of(values)}
-        for (name, decode, shown), value in zip(columns, values, strict=True):
-            if shown:
-                item[name] = value if decode is None or value is None else decode(value)
-        return item
+    def _render(self, decoders: Iterable[tuple[str, Decode]], row: Mapping[str, Any]) -> dict[str, Any]:
+        item = dict(row)
+        for name, decode in decoders:
+            if (value := item[name]) is not None:
+                item[name] = decode(value)
+        for name in self.resource.hidden:
+            item.pop(name, None)
+        return {"kind": self.resource.kind, "etag": etag_of(tuple(item.values())), **item}
 
     async def list(self, call: Call) -> Reply:
         """Answer a page of objects."""
@@ -107,8 +105,8 @@ class Reading:
         source = self.source(call)
         query = await self._shortened(call, query, source)
         rows, available = await self._page(call, query, source)
-        columns = self._columns(rows[0].keys()) if rows else []
-        items = [self._render(columns, row) for row in rows]
+        decoders = self._decoders(rows[0].keys()) if rows else []
+        items = [self._render(decoders, row) for row in rows]
         for item in items:
             item.pop("nothing", None)
             await self.finish(call, item)

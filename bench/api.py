@@ -2,6 +2,7 @@
 
 A real PostgreSQL with durability on, real node processes, one asyncio client that keeps connections. Figures of one
 machine are for comparing commits, not machines: the client and PostgreSQL share the cores with the nodes.
+`--against TREE` does that: a node of each tree, on one database, measured in turns.
 """
 
 import argparse
@@ -14,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Awaitable, Callable, Iterator
+from collections.abc import Awaitable, Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -26,6 +28,7 @@ from apiserver.launcher import LocalServer, find_binaries
 
 ROOT = "benchroottokenbenchroottoken123456"
 CLIENTS = 8
+HERE = Path(__file__).resolve().parents[1]
 TICKS = os.sysconf("SC_CLK_TCK")
 Do = Callable[[aiohttp.ClientSession, str, int], Awaitable[None]]
 
@@ -45,19 +48,20 @@ class Node:
 
 
 @contextmanager
-def nodes(database: str, folder: Path, count: int) -> Iterator[list[Node]]:
-    """Run `count` nodes."""
+def nodes(database: str, folder: Path, trees: Sequence[Path]) -> Iterator[list[Node]]:
+    """Run a node of each tree."""
     config = folder / "node.json"
     config.write_text(json.dumps({
         "cluster": "bench", "database_url": database, "listen": ["127.0.0.1:0"], "system_root_token": ROOT,
         "external_url": "https://bench.example/", "stop_delay_s": 0, "database_pool": 8,
     }))  # fmt: skip
     started = []
-    for number in range(count):
-        log = folder / f"{count}-{number}.log"
+    for number, tree in enumerate(trees):
+        log = folder / f"{len(trees)}-{number}.log"
+        program = f"import sys; sys.path.insert(0, {str(tree)!r}); from balancer.cli import main; main()"
         with log.open("w") as sink:
             process = subprocess.Popen(
-                [sys.executable, "-P", "-m", "balancer.cli", "api", "--config", str(config)],
+                [sys.executable, "-P", "-c", program, "api", "--config", str(config)],
                 stdout=subprocess.PIPE, stderr=sink, text=True,
             )  # fmt: skip
         line = _first_line(process)
@@ -154,6 +158,19 @@ async def _measure(running: list[Node], work: Do, seconds: float) -> tuple[float
         return done / took, (sum(node.cpu_s() for node in running) - before) * 1000 / done
 
 
+async def _compare(running: list[Node], turns: int, seconds: float) -> None:
+    """Print what a request costs the first node and the second, and the median of the ratios of their turns."""
+    found: dict[str, list[list[float]]] = {name: [[], []] for name in WORK}
+    for turn in range(turns):
+        for name, work in WORK.items():
+            for which in (0, 1) if turn % 2 == 0 else (1, 0):
+                found[name][which].append((await _measure([running[which]], work, seconds))[1])
+    for name, (before, after) in found.items():
+        ratio = statistics.median(new / old for old, new in zip(before, after, strict=True))
+        costs = f"{statistics.median(before):7.2f} -> {statistics.median(after):5.2f}"
+        print(f"  {name:<28} {costs} ms CPU a request, ratio {ratio:.2f}")
+
+
 async def _fan_out(running: list[Node], rounds: int) -> list[float]:
     """Return milliseconds from the answer of a write on one node to its event on a websocket of another."""
     found = []
@@ -188,15 +205,21 @@ def main() -> None:
     parser = argparse.ArgumentParser(prog="python -P -m bench.api", description=__doc__)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--nodes", default="1,2", help="numbers of nodes to run (default %(default)s)")
+    parser.add_argument("--against", type=Path, metavar="TREE", help="compare with another checkout, in turns")
+    parser.add_argument("--turns", type=int, default=5, help="how often both are measured (default %(default)s)")
     options = parser.parse_args()
     folder = Path(tempfile.mkdtemp(prefix="arv-bench-api-"))
     folder.chmod(0o755)
     server = LocalServer(folder / "pg", find_binaries(), ("max_connections=100",))
     try:
         database = server.start()
+        if options.against:
+            with nodes(database, folder, [options.against.resolve(), HERE]) as running:
+                asyncio.run(_fill_and(running, partial(_compare, running, options.turns, options.seconds)))
+            return
         for count in map(int, options.nodes.split(",")):
-            with nodes(database, folder, count) as running:
-                asyncio.run(_report(running, options.seconds))
+            with nodes(database, folder, [HERE] * count) as running:
+                asyncio.run(_fill_and(running, partial(_report, running, options.seconds)))
                 for name, mean in sorted(_queries(running[0]).items()):
                     print(f"  statements a request  {name:<28} {mean:6.1f}")
     finally:
@@ -204,10 +227,14 @@ def main() -> None:
         shutil.rmtree(folder, ignore_errors=True)
 
 
-async def _report(running: list[Node], seconds: float) -> None:
+async def _fill_and(running: list[Node], work: Callable[[], Awaitable[None]]) -> None:
     if not PINGED:
         async with aiohttp.ClientSession(headers={"Authorization": f"Bearer {ROOT}"}) as http:
             await _fill(http, running[0].base)
+    await work()
+
+
+async def _report(running: list[Node], seconds: float) -> None:
     print(f"{len(running)} node(s), {CLIENTS} clients, {seconds:g} s each")
     for name, work in WORK.items():
         rate, cpu = await _measure(running, work, seconds)

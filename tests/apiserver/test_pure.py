@@ -9,6 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from apiserver import lifecycle
+from apiserver.attributes import dumps, encoded
 from apiserver.auth import scope_allows
 from apiserver.errors import BadRequestError, InvalidError, UnavailableError
 from apiserver.http.limiter import Limiter
@@ -24,6 +25,14 @@ from apiserver.trash import schedule
 BLOCK = "acbd18db4cc2f85cedef654fccc4a4d8+3"
 NOW = datetime(2026, 1, 1, tzinfo=UTC)
 DAY = timedelta(days=1)
+
+
+@given(st.recursive(
+    st.none() | st.booleans() | st.integers() | st.floats(allow_nan=False, allow_infinity=False) | st.text(),
+    lambda inner: st.lists(inner) | st.dictionaries(st.text() | st.integers(), inner),
+))  # fmt: skip
+def test_json_is_the_same_bytes_by_either_encoder(value: object) -> None:
+    assert encoded(value) == dumps(value).encode()
 
 
 @given(st.datetimes(timezones=st.just(UTC)))
