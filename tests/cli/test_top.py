@@ -112,7 +112,7 @@ class Screen:
             return text in CODES.sub("", self.seen)
 
         try:
-            until(found, 15)
+            until(found)
         except AssertionError:
             raise AssertionError(f"no {text!r} on the screen, but {CODES.sub('', self.seen)[-2500:]!r}") from None
         self.seen = ""
@@ -171,7 +171,7 @@ def test_a_node_is_drained_and_undrained_by_keys() -> None:
             screen.type("?")
             screen.until("q quit")
             screen.type("q")
-            until(lambda: screen.process.poll() is not None, 10, "top has ended")
+            until(lambda: screen.process.poll() is not None, 30, "top has ended")
             assert screen.process.returncode == 0
     finally:
         site.close()
@@ -187,7 +187,7 @@ def test_the_terminal_is_as_before_after_ctrl_c() -> None:
             screen.until("1/1 serving")
             assert termios.tcgetattr(screen.fd)[3] != before[3] or not before[3] & termios.ICANON
             os.kill(screen.process.pid, signal.SIGINT)
-            until(lambda: screen.process.poll() is not None, 10, "top has ended")
+            until(lambda: screen.process.poll() is not None, 30, "top has ended")
             assert screen.process.returncode == 130
             left = os.read(screen.fd, 65536).decode(errors="replace")
             assert left.endswith("\x1b[?25h\x1b[?1049l")

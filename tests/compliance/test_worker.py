@@ -142,7 +142,7 @@ def test_the_log_has_one_clean_line_for_each(front: Front) -> None:
 
 def lines_with(front: Front, text: str) -> list[str]:
     """All lines of the log, once one of them has `text`: the worker writes them in batches."""
-    deadline = time.monotonic() + 5
+    deadline = time.monotonic() + 20
     while True:
         lines = front.log.read_text("latin-1").splitlines() if front.log.exists() else []
         if any(text in line for line in lines):

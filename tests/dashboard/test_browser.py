@@ -248,9 +248,9 @@ def test_it_works_without_scripts(browser: Any, site: Site) -> None:
         plain.page.fill("#reason", "by hand")
         plain.page.click("#ask button[type=submit]")
         assert "by hand" in plain.text(".notice")
-        until(lambda: site.states()["api2"] == "drained", 10, "api2 is drained")
+        until(lambda: site.states()["api2"] == "drained", 30, "api2 is drained")
         plain.page.click(".notice button")
-        until(lambda: site.states()["api2"] == "healthy", 10, "api2 is healthy")
+        until(lambda: site.states()["api2"] == "healthy", 30, "api2 is healthy")
 
 
 @pytest.mark.parametrize("theme", THEMES)

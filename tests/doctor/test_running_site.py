@@ -281,10 +281,10 @@ def test_two_balancers_that_disagree_are_found(pair: tuple[SpoilSite, Site]) -> 
         (peer,) = here.admin("GET", "/v1/status")["peers"] or [{"asked_at": None, "fault": "", "differences": []}]
         return [str(text) for text in peer["differences"]] if peer["asked_at"] and not peer["fault"] else ["not asked"]
 
-    until(lambda: not differences(), 15, "both agree")
+    until(lambda: not differences(), 30, "both agree")
     assert not doctor(here.config_path).findings
     there.admin("POST", "/v1/nodes/api2/drain", {"force": True})
-    until(differences, 15, "they differ")
+    until(differences, 30, "they differ")
     assert doctor(here.config_path).only("peers-disagree")["subject"] == "lb2"
 
 

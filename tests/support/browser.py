@@ -12,7 +12,7 @@ from tests.support.programs import need
 
 # Chromium's sandbox wants user namespaces, which root in a container has not got; pages are our own.
 FLAGS = ("--no-sandbox", "--disable-gpu", "--disable-dev-shm-usage", "--host-resolver-rules=MAP evil.example 127.0.0.1")
-PATIENCE_MS = 15_000
+PATIENCE_MS = 30_000
 
 
 @dataclass

@@ -75,7 +75,7 @@ class SshServer:
         script.chmod(0o755)
         with (folder / "sshd.log").open("ab") as log:
             self.process = subprocess.Popen([server, "-D", "-e", "-f", str(folder / "sshd_config")], stderr=log)
-        until(self.is_up, 10, "sshd listens")
+        until(self.is_up, 30, "sshd listens")
 
     def is_up(self) -> bool:
         assert self.process.poll() is None, self.log()

@@ -145,17 +145,20 @@ async def test_a_migration_waits_for_the_advisory_lock_and_holds_it(
         assert (found.exit, found.output) == (None, "")
         assert "somebody else holds the advisory lock" in found.why
         await connection.execute(f"SELECT pg_advisory_unlock({ADVISORY_KEY})")
-        await asyncio.to_thread(hands.start, "b", Order(("/bin/sleep", "1"), 5.0, where), is_migration=True)
+        seen = tmp_path / "seen"
+        waits = ("/bin/sh", "-c", 'until [ -e "$0" ]; do sleep 0.05; done', str(seen))
+        await asyncio.to_thread(hands.start, "b", Order(waits, 30.0, where), is_migration=True)
 
         async def is_held() -> bool:
-            taken = await connection.fetchval(f"SELECT pg_try_advisory_lock({ADVISORY_KEY})")
-            if taken:
-                await connection.execute(f"SELECT pg_advisory_unlock({ADVISORY_KEY})")
-            return not taken
+            locks = (
+                "SELECT count(*) FROM pg_locks JOIN pg_database ON oid = database WHERE datname = current_database()"
+            )
+            return bool(await connection.fetchval(f"{locks} AND locktype = 'advisory' AND granted"))
 
-        deadline = time.monotonic() + 10
+        deadline = time.monotonic() + 30
         while not await is_held():
             assert time.monotonic() < deadline
+        seen.touch()
         assert (await asyncio.to_thread(ended, hands, "b")).exit == 0
         while await is_held():  # the server ends the session a moment after its client is gone
             assert time.monotonic() < deadline
