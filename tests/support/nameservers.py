@@ -77,8 +77,19 @@ class NameServer:
         self.process = None
 
     def signal(self, how: signal.Signals) -> None:
+        """Send a signal; after SIGSTOP wait until every thread stands still, which may take a while."""
         assert self.process is not None
         self.process.send_signal(how)
+        end = time.monotonic() + START_DEADLINE_S
+        while how == signal.SIGSTOP and not self._is_stopped():
+            if time.monotonic() > end:
+                raise RuntimeError(f"{self.kind} does not stop")
+            time.sleep(0.001)
+
+    def _is_stopped(self) -> bool:
+        assert self.process is not None
+        stats = Path(f"/proc/{self.process.pid}/task").glob("*/stat")
+        return all(stat.read_text().rpartition(")")[2].split()[0] == "T" for stat in stats)
 
     def dig(self, name: str, rdtype: str = "A", *more: str) -> list[str]:
         """The answer's lines, as `dig +short` prints them."""
