@@ -101,7 +101,10 @@ class Client:
         if self.where.startswith(("http://", "https://")):
             parts = urlsplit(self.where)
             kind = http.client.HTTPSConnection if parts.scheme == "https" else http.client.HTTPConnection
-            return kind(parts.hostname or "localhost", parts.port, timeout=timeout_s)
+            try:
+                return kind(parts.hostname or "localhost", parts.port, timeout=timeout_s)
+            except ValueError as exc:
+                raise CommandError(f"{self.where} is no address", why=str(exc), code=Exit.USAGE) from exc
         return _UnixConnection(self.where.removeprefix("unix:"), timeout_s)
 
     def _send(
@@ -125,6 +128,8 @@ class Client:
             ConnectionRefusedError: "nobody listens there",
             TimeoutError: "no answer in time",
         }.get(type(exc), str(exc))
+        if isinstance(exc, FileNotFoundError) and not self.where.startswith(("unix:", "/")):
+            why = "it is taken as the path of a socket, which is not there; an address begins with http://"
         return CommandError(
             f"the balancer does not answer at {self.where}",
             why=why,

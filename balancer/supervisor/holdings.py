@@ -73,7 +73,7 @@ def own_run_dir(state_dir: Path) -> tuple[Path, int]:
         run_dir.chmod(0o700)
         lock = os.open(run_dir / "parent.lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
     except OSError as exc:
-        raise StateError(f"the runtime folder {run_dir} cannot be used: {exc.strerror}") from exc
+        raise StateError(f"the runtime folder {run_dir} (in state.dir) cannot be used: {exc.strerror}") from exc
     try:
         fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError as exc:

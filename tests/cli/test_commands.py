@@ -294,6 +294,27 @@ def test_the_reference_is_current(name: str, make: Callable[[], str]) -> None:
     assert (ROOT / "docs" / f"{name}.md").read_text() == make(), "write it again: make docs"
 
 
+@pytest.mark.parametrize(
+    ("where", "code", "words"),
+    [
+        ("unix:/nowhere/admin.sock", 4, "there is no such socket"),
+        ("127.0.0.1:1", 4, "an address begins with http://"),
+        ("http://127.0.0.1:many", 2, "http://127.0.0.1:many is no address"),
+    ],
+)
+async def test_an_admin_address_that_is_wrong_is_told_for_what_it_is(where: str, code: int, words: str) -> None:
+    process = await asyncio.create_subprocess_exec(
+        *(sys.executable, "-P", "-m", "balancer.cli", "status"),
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        env={**os.environ, "ARV_BALANCE_ADMIN": where},
+    )
+    out, err = await process.communicate()
+    assert (process.returncode, out) == (code, b"")
+    assert words in err.decode()
+    assert "Traceback" not in err.decode()
+
+
 async def test_a_token_in_a_file_opens_the_address_and_its_role_is_told() -> None:
     async with nodes("api1", "api2") as fakes, rig(fakes, start=False) as control:
         port, token = free_port(), control.folder / "eye"
