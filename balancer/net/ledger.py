@@ -100,22 +100,26 @@ class Ledger:
         for exchange in ended:
             duration = now - exchange.started_at
             gate = exchange.client.gate
-            key = (exchange.method, exchange.status)
+            status = exchange.status
+            key = (exchange.method, status)
             codes = gate.codes
             codes[key] = codes.get(key, 0) + 1
-            gate.durations.append(duration)
             target = exchange.target
             durations = target.durations
+            if status == 101:  # a tunnel lasts for as long as somebody wants it: it is no slow answer
+                durations = None
+            else:
+                gate.durations.append(duration)
             if durations is not None:
                 if not durations:
                     self._routed.append(target)
                 durations.append(duration)
-                if exchange.status >= 500 or exchange.outcome is Outcome.NODE_CUT:
+                if status >= 500 or exchange.outcome is Outcome.NODE_CUT:
                     cells[target.cell + R_FAILED] += 1
             waited_ns = exchange.waited_ns
             if waited_ns:
                 self._queue_times.append(waited_ns)
-            if exchange.attempts > 1 and exchange.status and exchange.cause is Cause.OK:
+            if exchange.attempts > 1 and status and exchange.cause is Cause.OK:
                 self.count(W_RETRIES_RECOVERED)
             done_at = exchange.done_at
             if done_at:
@@ -146,9 +150,10 @@ class Ledger:
             nodes.clear()
             self._ended, self._tallied_at = 0, now
         for gate in self.gates.values():
-            if gate.durations:
-                observe_marked(cells, gate.cell + L_DURATION, gate.durations, self.second)
-                gate.durations.clear()
+            if gate.codes:
+                if gate.durations:
+                    observe_marked(cells, gate.cell + L_DURATION, gate.durations, self.second)
+                    gate.durations.clear()
                 for (method, status), count in gate.codes.items():
                     index = METHOD_INDEX.get(method, OTHER_METHOD) * len(CODES) + CODE_INDEX.get(status, OTHER_CODE)
                     cells[gate.cell + L_REQUESTS + index] += count

@@ -56,7 +56,12 @@ SPECS = (
         "Answers by listener, method and status; code `other` is a rare one.",
         ("listener", "method", "code"),
     ),
-    Spec("request_duration_seconds", _H, "From the request's head to the end of the answer.", ("listener",)),
+    Spec(
+        "request_duration_seconds",
+        _H,
+        "From the request's head to the end of the answer; without tunnels.",
+        ("listener",),
+    ),
     Spec("route_request_duration_seconds", _H, "The same by named route, of the first 64.", ("route",)),
     Spec("route_failures", _C, "Answers 5xx and cut ones by named route.", ("route",)),
     Spec("overhead_seconds", _H, "Time in the balancer itself, waiting excluded."),

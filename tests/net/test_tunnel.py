@@ -8,7 +8,20 @@ from typing import Any
 import pytest
 
 from balancer.model import Admin, Drain, Limits, Timeouts
-from balancer.scoreboard import N_IN_FLIGHT, N_TUNNELS, W_BUSY, W_NODES, W_OUT_NODE, W_TUNNELS
+from balancer.scoreboard import (
+    CODES,
+    L_DURATION,
+    L_REQUESTS,
+    METHODS,
+    N_IN_FLIGHT,
+    N_TUNNELS,
+    TIMING_CELLS,
+    W_BUSY,
+    W_LISTENERS,
+    W_NODES,
+    W_OUT_NODE,
+    W_TUNNELS,
+)
 from tests.support.client import Client, request
 from tests.support.upstream import Echo, Request, Sleep, Step, Upstream
 from tests.support.worker import Worker, running, snapshot_of, wait_until
@@ -62,6 +75,10 @@ def test_bytes_pass_both_ways_and_half_close_is_kept(lines: tuple[str, ...], met
             assert client.read_raw(100) == b"last"
         wait_until(lambda: worker.board.cell(W_OUT_NODE) == 1)
         assert worker.board.cell(W_TUNNELS) == 0
+        listener = W_LISTENERS + L_REQUESTS + METHODS.index(method) * len(CODES)
+        wait_until(lambda: worker.board.cell(listener + CODES.index(101)) == 1)
+        times = range(W_LISTENERS + L_DURATION, W_LISTENERS + L_DURATION + TIMING_CELLS)
+        assert not any(worker.board.cell(cell) for cell in times)  # how long it lasted is no answer's time
         line = worker.log_lines(1)[0]
         assert (line["http.response.status_code"], line["arv.termination"]) == (101, "tunnel-closed")
         assert line["arv.bytes_in"] == 100_004
