@@ -3,7 +3,7 @@
 import hmac
 import json
 from collections.abc import Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any
 
 from apiserver.errors import ForbiddenError, NotLoggedInError
@@ -24,7 +24,6 @@ class Viewer:
     Attributes:
         read_users: whose permissions count for reading: the user, and the owners of reader tokens.
         presented: the secret as the client sent it; block signatures are made with it.
-        container_token_uuid: the uuid that `container_requests` made by this request name as their parent's token.
     """
 
     user_uuid: str
@@ -155,9 +154,7 @@ def _with_readers(main: Viewer, readers: Sequence[Viewer]) -> Viewer:
     if not readers:
         return main
     users = tuple(dict.fromkeys([*main.read_users, *(viewer.user_uuid for viewer in readers)]))
-    return Viewer(
-        main.user_uuid, main.is_admin, main.is_active, main.token_uuid, main.scopes, main.presented, users, main.remote
-    )
+    return replace(main, read_users=users)
 
 
 def _equal(left: str, right: str) -> bool:

@@ -28,6 +28,7 @@ from apiserver.permissions import not_found, owner_not_trashed, reachable
 from apiserver.sqltext import Binder, all_of, quote
 
 Decode = Callable[[Any], Any]
+Conditions = Callable[[Binder], list[str]]
 
 
 class Reading:
@@ -148,21 +149,9 @@ class Reading:
         Raises:
             NotFoundError: it is not there, or not for this viewer.
         """
-        source, binder = self.source(call), Binder()
-        select = parse_select(call.parameters.get("select"), self.resource)
-        columns = select_list(source, columns_of(source, select, listing=False), binder)
-        conditions = [f"t.uuid = {binder.bind(uuid, 'text')}", *self.readable(call, binder)]
-        if not trashed:
-            conditions += self.untrashed(call, binder)
-        row = await call.session.row(
-            f"SELECT {columns} FROM {quote(self.resource.table)} AS t WHERE {all_of(conditions)}", *binder.values
-        )
-        if row is None:
-            raise not_found(uuid)
-        item = self.render(row)
-        item.pop("nothing", None)
-        await self.finish(call, item)
-        return item
+        return await self._one(call, uuid, lambda binder: [
+            *self.readable(call, binder), *([] if trashed else self.untrashed(call, binder)),
+        ])  # fmt: skip
 
     async def is_readable(self, call: Call, uuid: str) -> bool:
         """Return whether the viewer may know of an object of this resource."""
@@ -173,15 +162,19 @@ class Reading:
 
     async def shown_to_writer(self, call: Call, uuid: str) -> dict[str, Any]:
         """Return an object just written: its writer sees it even when its owner's permissions would not show it."""
+        return await self._one(call, uuid, lambda _: [])
+
+    async def _one(self, call: Call, uuid: str, conditions: Conditions) -> dict[str, Any]:
         source, binder = self.source(call), Binder()
         select = parse_select(call.parameters.get("select"), self.resource)
         columns = select_list(source, columns_of(source, select, listing=False), binder)
-        where = f"t.uuid = {binder.bind(uuid, 'text')}"
+        where = all_of([f"t.uuid = {binder.bind(uuid, 'text')}", *conditions(binder)])
         row = await call.session.row(
             f"SELECT {columns} FROM {quote(self.resource.table)} AS t WHERE {where}", *binder.values
         )
         if row is None:
             raise not_found(uuid)
         item = self.render(row)
+        item.pop("nothing", None)
         await self.finish(call, item)
         return item

@@ -16,7 +16,7 @@ from aiohttp import hdrs, web
 from apiserver.discovery import MAX_AGE_S, Document
 from apiserver.dispatch import Answer, Dispatcher, Request
 from apiserver.errors import ApiError, NotFoundError, StoreError, UnavailableError
-from apiserver.http.limiter import INTERACTIVE_PRIORITY, LOCK_PRIORITY, Limiter
+from apiserver.http.limiter import INTERACTIVE_PRIORITY, LOCK_PRIORITY, Limiter, TurnedAwayError
 from apiserver.http.metrics import Metrics
 from apiserver.http.request import Network, Parsed, facts, parameters, parse, request_id
 from apiserver.http.routing import Match, Router
@@ -149,22 +149,18 @@ class Application:
         priority = LOCK_PRIORITY if lock else INTERACTIVE_PRIORITY if "Origin" in request.headers else 0
         parsed = await parse(request, settings.api.max_request_size)
         queued_at = asyncio.get_running_loop().time()
-        slot = self._parts.limiter.slot(
-            priority,
-            timeout_s=settings.api.max_queue_time_for_lock_requests_s if lock else None,
-            is_gone=lambda: request.transport is None or request.transport.is_closing(),
-        )
         try:
-            await slot.__aenter__()
-        except UnavailableError as exc:
+            async with self._parts.limiter.slot(
+                priority,
+                timeout_s=settings.api.max_queue_time_for_lock_requests_s if lock else None,
+                is_gone=lambda: request.transport is None or request.transport.is_closing(),
+            ):
+                trace.queue_s = asyncio.get_running_loop().time() - queued_at
+                answer = await self._run(request, parsed, trace)
+        except TurnedAwayError as exc:
             self._parts.metrics.queue_timeouts.inc()
             trace.error = exc.message
             return web.Response(status=503, headers={"Retry-After": "1"})
-        trace.queue_s = asyncio.get_running_loop().time() - queued_at
-        try:
-            answer = await self._run(request, parsed, trace)
-        finally:
-            await slot.__aexit__(None, None, None)
         if not answer.body:
             return web.Response(status=answer.status)
         return web.Response(status=answer.status, body=answer.body, content_type=_JSON, charset="utf-8")

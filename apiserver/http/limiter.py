@@ -13,6 +13,10 @@ LOCK_PRIORITY = -(2**63)
 INTERACTIVE_PRIORITY = 1
 
 
+class TurnedAwayError(UnavailableError):
+    """The request did not get its turn; nothing of it was done."""
+
+
 @dataclass(order=True, slots=True)
 class _Waiting:
     rank: tuple[int, int]  # negated priority, order of arrival
@@ -41,7 +45,7 @@ class Limiter:
         """Hold one of the running places while the body runs.
 
         Raises:
-            UnavailableError: the queue is full, or the wait took longer than `timeout_s`.
+            TurnedAwayError: the queue is full, or the wait took longer than `timeout_s`.
         """
         if self.max_running and (self.running >= self.max_running or self._queue):
             await self._wait(priority, timeout_s)
@@ -49,7 +53,7 @@ class Limiter:
             self.running += 1
         try:
             if is_gone():
-                raise UnavailableError("the client left while it waited")
+                raise TurnedAwayError("the client left while it waited")
             yield
         finally:
             self._release()
@@ -66,16 +70,16 @@ class Limiter:
             else:
                 self._forget(waiting)
             if isinstance(exc, TimeoutError):
-                raise UnavailableError("the request waited too long for its turn") from exc
+                raise TurnedAwayError("the request waited too long for its turn") from exc
             raise
 
     def _admit(self, waiting: _Waiting) -> None:
         if len(self._queue) >= self.max_queued:
             worst = max(self._queue, default=None)
             if worst is None or worst <= waiting:
-                raise UnavailableError("too many requests wait")
+                raise TurnedAwayError("too many requests wait")
             self._forget(worst)
-            worst.granted.set_exception(UnavailableError("a more urgent request took the place"))
+            worst.granted.set_exception(TurnedAwayError("a more urgent request took the place"))
         heapq.heappush(self._queue, waiting)
 
     def _forget(self, waiting: _Waiting) -> None:

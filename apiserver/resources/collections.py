@@ -2,7 +2,6 @@
 
 import hmac
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -42,13 +41,11 @@ class Collections(Controller):
     get_parameters = (INCLUDE_TRASH,)
     list_parameters = (INCLUDE_TRASH, INCLUDE_OLD)
     create_parameters = (REPLACE_FILES, REPLACE_SEGMENTS)
-    update_parameters = (REPLACE_FILES, REPLACE_SEGMENTS)
+    update_parameters = (REPLACE_FILES, REPLACE_SEGMENTS, UNIQUE_NAME)
 
     def operations(self) -> Iterable[Operation]:
         """Return the standard operations and those of the trash."""
-        for operation in super().operations():
-            more = (UNIQUE_NAME,) if operation.name == "update" else ()
-            yield replace(operation, parameters=(*operation.parameters, *more))
+        yield from super().operations()
         for name, run in (("trash", self.trash), ("untrash", self.untrash)):
             yield Operation("collections", name, "POST", f"collections/{{uuid}}/{name}", run, (UUID, UNIQUE_NAME),
                             "Collection", write=True)  # fmt: skip

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Callable, Iterable, Mapping
-from dataclasses import replace
 from datetime import timedelta
 from typing import Any
 
@@ -36,16 +35,11 @@ class Groups(Controller):
     get_parameters = (INCLUDE_TRASH,)
     list_parameters = (INCLUDE_TRASH,)
     create_parameters = _ASYNC
-    update_parameters = _ASYNC
+    update_parameters = (*_ASYNC, UNIQUE_NAME)
 
     def operations(self) -> Iterable[Operation]:
         """Return the standard operations and those of the trash."""
-        for operation in super().operations():
-            yield (
-                replace(operation, parameters=(*operation.parameters, UNIQUE_NAME))
-                if (operation.name == "update")
-                else operation
-            )
+        yield from super().operations()
         for name, run in (("trash", self.trash), ("untrash", self.untrash)):
             yield Operation("groups", name, "POST", f"groups/{{uuid}}/{name}", run, (UUID, UNIQUE_NAME), "Group",
                             write=True, locks=self.locks)  # fmt: skip

@@ -2,7 +2,6 @@
 
 import json
 from collections.abc import Iterable
-from dataclasses import replace
 from typing import Any
 
 from apiserver import lifecycle
@@ -26,13 +25,12 @@ class ContainerRequests(Controller):
     resource = CONTAINER_REQUESTS
     get_parameters = (INCLUDE_TRASH,)
     list_parameters = (INCLUDE_TRASH,)
+    update_parameters = (UNIQUE_NAME,)
     joins = {"container": Join(CONTAINERS, "container.uuid = t.container_uuid")}  # noqa: RUF012
 
     def operations(self) -> Iterable[Operation]:
         """Return the standard operations and the state of the container."""
-        for operation in super().operations():
-            more = (UNIQUE_NAME,) if operation.name == "update" else ()
-            yield replace(operation, parameters=(*operation.parameters, *more))
+        yield from super().operations()
         yield Operation("container_requests", "container_status", "GET", "container_requests/{uuid}/container_status",
                         self.container_status, (UUID,), "")  # fmt: skip
 
