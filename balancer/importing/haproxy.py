@@ -48,6 +48,8 @@ _RETRY_ON = {"conn-failure": "connect", "empty-response": "reset", "junk-respons
 # What HAProxy does when its file does not say.
 _UNSAID = {"balance.policy": "round_robin", "balance.slow_start": "0s", "limits.body": "0B"}
 _HINTS = {
+    "timeout client-fin": "a client that has half-closed is given timeouts.body_idle, as any other",
+    "http-request wait-for-body": "it answers `Expect: 100-continue` itself and waits for timeouts.body_idle",
     "cookie": "it sets no cookie; balance: {policy: hash, hash: {by: cookie, name: ...}} goes by one of the nodes",
     "stick": "balance: {policy: hash} keeps a client on a node",
     "stick-table": "balance: {policy: hash} keeps a client on a node",
@@ -302,7 +304,12 @@ class _Reader:
                 continue
             for line in part.lines:
                 if not line.text.startswith(_IMPLIED):
-                    self._note(line, _HINTS.get(line.keyword, "it has nothing that corresponds"))
+                    self._note(line, _hint(line))
+
+
+def _hint(line: Line) -> str:
+    two = " ".join(line.words[:2])
+    return _HINTS.get(two) or _HINTS.get(line.keyword, "it has nothing that corresponds")
 
 
 _LIMITS: tuple[tuple[str, str, Callable[[str], object]], ...] = (

@@ -266,3 +266,13 @@ def test_what_is_not_valid_yet_is_written_to_be_completed(tmp_path: Path) -> Non
 def test_a_missing_file_is_one_line(tmp_path: Path) -> None:
     ran = run("nothing.cfg", folder=tmp_path)
     assert (ran.returncode, ran.stderr) == (3, "error: cannot read nothing.cfg: No such file or directory\n")
+
+
+def test_what_is_left_of_our_own_rendering_is_told_in_words(tmp_path: Path) -> None:
+    config = Path(__file__).parents[2] / "examples/engines/haproxy.cfg"
+    command = [sys.executable, "-P", "-m", "balancer", "import", str(config)]
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, cwd=tmp_path)
+    assert ran.returncode == 0
+    assert "a client that has half-closed is given timeouts.body_idle" in ran.stderr
+    assert "it answers `Expect: 100-continue` itself" in ran.stderr
+    assert ran.stderr.endswith("2 lines not carried over\n")
