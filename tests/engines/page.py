@@ -31,7 +31,8 @@ $ arv-balance render-haproxy -c arv-balance.yml -o haproxy.cfg --check
 $ arv-balance render nginx --with-intents --report json > nginx.conf
 ```
 
-`--with-intents` lays over the file what operators changed at run time: a drained node is rendered as drained.
+`--with-intents` lays over the file what operators changed at run time: a drained node is rendered as drained, and pings
+go to the node that holds the designation, also where it is kept in PostgreSQL.
 `--check` lets the engine's own checker read the result. Traefik has none, and takes two files: `-o traefik.yml` writes
 `traefik.dynamic.yml` beside it. Where a health check needs a token, the engine takes it from the environment variable
 `ARV_BALANCE_HEALTH_TOKEN`, or the one that `health.token.env` names, so that no secret is in the file.
