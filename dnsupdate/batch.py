@@ -4,12 +4,13 @@ import asyncio
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass, field, replace
 
+from dnsupdate.booking import Booking, Due, Known, Trace, Triple
 from dnsupdate.diagnosis import Diagnosis
 from dnsupdate.host import Host
 from dnsupdate.plan import Change, Key, Plan, Policy, RRset, Standing, State, brake, make
 from dnsupdate.records import Contribution, Rendered
 from dnsupdate.settings import Brake
-from dnsupdate.store import Booking, Due, Known, Store, Trace, Triple
+from dnsupdate.store import Store
 
 _CHUNK = 100
 

@@ -5,10 +5,11 @@ from collections.abc import Coroutine
 from contextlib import suppress
 from typing import Any, TypeVar
 
+from dnsupdate.booking import Lease
 from dnsupdate.errors import DnsUpdateError
 from dnsupdate.fences import AheadError
 from dnsupdate.link import TroubleError
-from dnsupdate.store import Lease, Store
+from dnsupdate.store import Store
 
 A = TypeVar("A")
 B = TypeVar("B")

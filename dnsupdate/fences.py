@@ -3,9 +3,10 @@
 import logging
 from collections.abc import Callable, Mapping
 
+from dnsupdate.booking import Lease
 from dnsupdate.diagnosis import Diagnosis, Kind
 from dnsupdate.link import Link, TroubleError
-from dnsupdate.store import Lease, Store
+from dnsupdate.store import Store
 from dnsupdate.update import Fence, Update, fence_epoch, fence_name, raise_fence
 
 logger = logging.getLogger(__name__)

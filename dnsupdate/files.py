@@ -12,6 +12,7 @@ from typing import Any
 
 from dnsupdate import commands, template
 from dnsupdate.batch import Batch, Sent, booking, prepare
+from dnsupdate.booking import Due, Lease
 from dnsupdate.diagnosis import Diagnosis, Kind, Seen
 from dnsupdate.errors import CommandFailedError, RenderError
 from dnsupdate.folder import Folder, digest
@@ -20,7 +21,7 @@ from dnsupdate.plan import Change, Policy
 from dnsupdate.records import Contribution, RecordFault, Rendered, Renderer
 from dnsupdate.sender import Step
 from dnsupdate.settings import TargetSettings
-from dnsupdate.store import Due, Lease, Store
+from dnsupdate.store import Store
 
 _BATCH = 1000
 FILE, NO_ZONE = "FILE", ""

@@ -6,12 +6,13 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dnsupdate.batch import Batch, prepare
+from dnsupdate.booking import due_of
 from dnsupdate.files import FILE, NO_ZONE
 from dnsupdate.plan import Change, Key, Plan, Policy
 from dnsupdate.queries import load
 from dnsupdate.records import Renderer
 from dnsupdate.settings import Settings
-from dnsupdate.store import Store, due_of
+from dnsupdate.store import Store
 
 _SQL = load("overview")
 

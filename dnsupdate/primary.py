@@ -11,6 +11,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from dnsupdate.batch import Batch, Sent, apart, booking, prepare
+from dnsupdate.booking import Booking, Lease, Trace, Triple
 from dnsupdate.both import both
 from dnsupdate.diagnosis import Diagnosis, Kind
 from dnsupdate.exchange import Channel, Peer, Reply
@@ -22,7 +23,7 @@ from dnsupdate.records import Renderer
 from dnsupdate.repair import Repair
 from dnsupdate.sender import Step
 from dnsupdate.settings import TargetSettings
-from dnsupdate.store import Booking, Lease, Store, Trace, Triple
+from dnsupdate.store import Store
 from dnsupdate.update import apply_changes, marker_name, marker_text, probe
 
 _ROUNDS = 6  # of learning whose names are whose, before the rest waits for the next step

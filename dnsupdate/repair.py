@@ -4,13 +4,14 @@ import asyncio
 import logging
 from collections.abc import Callable
 
+from dnsupdate.booking import Lease
 from dnsupdate.both import leased
 from dnsupdate.exchange import Peer
 from dnsupdate.link import Link
 from dnsupdate.plan import Policy
 from dnsupdate.reconcile import compare
 from dnsupdate.records import Contribution
-from dnsupdate.store import Lease, Store
+from dnsupdate.store import Store
 from dnsupdate.transfer import Content, Mirror, TransferError
 from dnsupdate.update import marker_name
 

@@ -11,10 +11,11 @@ from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any, Protocol
 
+from dnsupdate.booking import Lease
 from dnsupdate.diagnosis import Diagnosis
 from dnsupdate.errors import LeaseLostError, StoreError
 from dnsupdate.settings import TargetSettings
-from dnsupdate.store import Lease, Store
+from dnsupdate.store import Store
 
 logger = logging.getLogger(__name__)
 

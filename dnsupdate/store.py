@@ -8,100 +8,24 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
 from typing import Any, Self
 
 import asyncpg
 
+from dnsupdate.booking import ORPHAN, Booking, Due, Known, Lease, Triple, due_of
 from dnsupdate.errors import LeaseLostError, StoreError
-from dnsupdate.host import Host, from_facts
-from dnsupdate.plan import Conflict, Key
+from dnsupdate.plan import Key
 from dnsupdate.queries import load
 from dnsupdate.records import Contribution
 
 _SQL = load("sender")
 _NUDGE = load("enqueue")["nudge"]
-ORPHAN = "orphan:"
 COMMAND_TIMEOUT_S = 10.0
 _UNSURE_NAMES = 500
 
 # The last is what asyncpg says when a connection breaks just as a statement begins.
 _BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
 Pool = "asyncpg.Pool[asyncpg.Record]"
-Triple = tuple[str, str, str]  # zone, name, type
-
-
-@dataclass(frozen=True, slots=True)
-class Lease:
-    """The right to send to a target. `epoch` is the number of its fence."""
-
-    target: str
-    holder: str
-    epoch: int
-    seconds: float
-
-
-@dataclass(frozen=True, slots=True)
-class Due:
-    """A host that is to be looked at. `host` is None for a name that has no host."""
-
-    uuid: str
-    gen: int
-    released: bool
-    attempts: int
-    host: Host | None
-
-    @property
-    def orphan(self) -> Triple | None:
-        """The zone, name and comma-separated types of a name that has our marker and no host."""
-        if not self.uuid.startswith(ORPHAN):
-            return None
-        zone, name, types = self.uuid.removeprefix(ORPHAN).split("/")
-        return zone, name, types
-
-
-@dataclass(frozen=True, slots=True)
-class Known:
-    """What the tables say about names."""
-
-    published: tuple[Contribution, ...]
-    unsure: frozenset[Triple]
-    adopted: frozenset[Key]
-    published_hosts: int
-    held_hosts: int
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Booking:
-    """What became of a batch; written in one transaction."""
-
-    contributions: Mapping[Key, tuple[Contribution, ...]]
-    settled: frozenset[Triple]
-    had: frozenset[Key] = frozenset()  # names that the table has something of
-    done: tuple[Due, ...] = ()
-    failed: Mapping[str, tuple[str, str]] | None = None  # uuid to (state, error)
-    batch: tuple[Due, ...] = ()
-    robbed: tuple[Conflict, ...] = ()
-    adopted: frozenset[Key] = frozenset()
-    frees: bool = False
-    traces: tuple["Trace", ...] = ()
-
-    @property
-    def is_plain(self) -> bool:
-        """Whether there are only new names, and nothing that went wrong: one statement books that."""
-        special = self.failed or self.robbed or self.adopted or self.frees
-        return not special and self.had.isdisjoint(self.contributions)
-
-
-@dataclass(frozen=True, slots=True)
-class Trace:
-    """One answered message, for `dns trace`."""
-
-    zone: str
-    hosts: tuple[str, ...]
-    message_id: int
-    seconds: float
-    rcode: str
 
 
 class Store:
@@ -401,25 +325,15 @@ def _book_columns(lease: Lease, booking: Booking) -> list[Any]:
 
 
 async def _settle_plans(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Plan each query once, by its indexes: statistics of tables that are empty, then full, mislead the planner."""
-    await connection.execute("SET plan_cache_mode = force_generic_plan; SET enable_bitmapscan = off")
+    """Plan each query once, by its indexes: a plan for tables that are empty would be kept when they are full."""
+    await connection.execute(
+        "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off"
+    )
 
 
 async def _keep(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
     """Keep a connection as it is: nothing else that outlives a transaction is ever set, a reset is a wasted trip."""
     del connection
-
-
-def due_of(row: asyncpg.Record) -> Due:
-    """Return the host in a row of a query for what is due."""
-    return Due(row["node_uuid"], row["dirty_gen"], row["released"], row["attempts"], _host(row))
-
-
-def _host(row: asyncpg.Record) -> Host | None:
-    if row["facts"] is None:
-        return None
-    facts = json.loads(row["facts"])
-    return from_facts(row["node_uuid"], facts, gen=row["gen"], removed=row["removed"], missing=row["missing"])
 
 
 def _contribution(target: str, row: asyncpg.Record) -> Contribution:

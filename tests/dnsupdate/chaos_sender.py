@@ -9,6 +9,7 @@ from typing import Any
 
 import asyncpg
 
+from dnsupdate.booking import Lease
 from dnsupdate.exchange import Channel
 from dnsupdate.metrics import NoMetrics
 from dnsupdate.primary import Primary
@@ -17,7 +18,7 @@ from dnsupdate.repair import Repair
 from dnsupdate.sender import EventWaker, Sender, SenderConfig
 from dnsupdate.service import Keys, holder_name, peers, primary, wall_clock
 from dnsupdate.settings import Settings, load
-from dnsupdate.store import Lease, Store
+from dnsupdate.store import Store
 from dnsupdate.update import Add, Delete, Update
 from tests.support.nameservers import KEY
 

@@ -8,9 +8,9 @@ from typing import Any
 import pytest
 
 from dnsupdate.authority import Authority, Fault
+from dnsupdate.booking import Booking, Lease
 from dnsupdate.errors import LeaseLostError
 from dnsupdate.sender import Sender
-from dnsupdate.store import Booking, Lease
 from dnsupdate.zone import Zone
 from tests.dnsupdate.builders import SECTION
 from tests.dnsupdate.servers import FORWARD, REVERSE, Target, builtin, real
