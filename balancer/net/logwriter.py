@@ -26,19 +26,19 @@ class LogWriter:
         "_fd",
         "_may_wait",
         "_path",
-        "_rest",
         "_size",
         "_sock",
         "_written",
         "_written_at",
         "lines",
+        "rest",
     )
 
     def __init__(self, fd: int) -> None:
         """Write to what `fd` is open on; `fd` itself stays the caller's."""
         self.lines: list[bytes] = []
         self._size = 0  # bytes in `lines`
-        self._rest = b""  # of a batch that went in part
+        self.rest = b""  # of a batch that went in part, or not at all
         self._dropped = self._written = self._written_at = 0
         self._path = "-"
         self._sock: socket.socket | None = None
@@ -99,18 +99,18 @@ class LogWriter:
 
     def write(self, now: int) -> int:
         """Write what is worth a system call; return ns after which to come again, 0 when all is written."""
-        if len(self.lines) < WORTH_LINES and now - self._written_at < DELAY_NS and not self._rest:
+        if len(self.lines) < WORTH_LINES and now - self._written_at < DELAY_NS and not self.rest:
             return DELAY_NS
         self._written_at = now
-        while self.lines or self._rest:
+        while self.lines or self.rest:
             if not self._write_batch():
                 return FULL_WAIT_NS
         return 0
 
     def _write_batch(self) -> bool:
         """Write one batch; False when the reader has to catch up first."""
-        if self._rest:
-            data, taken = self._rest, 0
+        if self.rest:
+            data, taken = self.rest, 0
         elif self._size <= self._batch:
             data, taken = b"".join(self.lines), len(self.lines)
             self._size = 0
@@ -128,16 +128,16 @@ class LogWriter:
         try:
             sent = self._send(data)
         except BlockingIOError:
-            self._rest = data
+            self.rest = data
             self._written += taken
             return False
         except OSError:  # nobody reads any more: a full disk, a closed pipe
             self._dropped += taken
-            self._rest = b""
+            self.rest = b""
             return True
         self._written += taken
-        self._rest = data[sent:]
-        return not self._rest
+        self.rest = data[sent:]
+        return not self.rest
 
     def _send(self, data: bytes) -> int:
         if self._sock is not None:
@@ -158,7 +158,7 @@ class LogWriter:
 
     def close(self) -> None:
         """Try once to write what is left, then close."""
-        while self.lines or self._rest:
+        while self.lines or self.rest:
             if not self._write_batch():
                 break
         if self._sock is not None:

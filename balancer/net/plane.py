@@ -269,7 +269,7 @@ class Plane(Ledger):
             self.write_down()
         if self._ended or self._connections:
             self.flush_tallies()
-        if self.log.lines:
+        if self.log.lines or self.log.rest:
             self.write_log()
         if now >= self._next_beat:
             self.beat(now)
