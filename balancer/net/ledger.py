@@ -104,18 +104,16 @@ class Ledger:
             key = (exchange.method, status)
             codes = gate.codes
             codes[key] = codes.get(key, 0) + 1
-            target = exchange.target
-            durations = target.durations
-            if status == 101:  # a tunnel lasts for as long as somebody wants it: it is no slow answer
-                durations = None
-            else:
+            if status != 101:  # a tunnel lasts for as long as somebody wants it: it is no slow answer
                 gate.durations.append(duration)
-            if durations is not None:
-                if not durations:
-                    self._routed.append(target)
-                durations.append(duration)
-                if status >= 500 or exchange.outcome is Outcome.NODE_CUT:
-                    cells[target.cell + R_FAILED] += 1
+                target = exchange.target
+                durations = target.durations
+                if durations is not None:
+                    if not durations:
+                        self._routed.append(target)
+                    durations.append(duration)
+                    if status >= 500 or exchange.outcome is Outcome.NODE_CUT:
+                        cells[target.cell + R_FAILED] += 1
             waited_ns = exchange.waited_ns
             if waited_ns:
                 self._queue_times.append(waited_ns)
