@@ -102,18 +102,39 @@ def render(compiled: Compiled, variables: Mapping[str, Any]) -> str:
         raise RenderError(one_line(f"{type(exc).__name__}: {exc}")) from None
 
 
+class _Table(dict[str, Any]):
+    """Entries to be named one by one: the text that Python makes of them all has quotes of its own."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        raise RenderError("a table of a host has no text: name one of its entries")
+
+
+class _List(list[Any]):
+    """As a table."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        raise RenderError("a list of a host has no text: name one of its entries, or join them")
+
+
 def fit_for_lines(value: Any, name: str) -> Any:
     """Return a value of a host that others chose, for a file of lines and quotes.
 
-    A text in it that would end a line or a quotation cannot be used: it is undefined, and says why.
+    A text in it that would end a line or a quotation cannot be used: it is undefined, and says why. An entry with such
+    a key is left out.
     """
     match value:
         case str() if _UNFIT.search(value):
             return jinja2.StrictUndefined(f"{name} has characters that could end a line or a quotation: {shown(value)}")
         case Mapping():
-            return {key: fit_for_lines(one, f"{name}.{shown(key)[1:-1]}") for key, one in value.items()}
+            return _Table(
+                (key, fit_for_lines(one, f"{name}.{key}")) for key, one in value.items() if not _UNFIT.search(key)
+            )
         case list() | tuple():
-            return [fit_for_lines(one, f"{name}[{at}]") for at, one in enumerate(value)]
+            return _List(fit_for_lines(one, f"{name}[{at}]") for at, one in enumerate(value))
         case _:
             return value
 

@@ -339,6 +339,21 @@ def test_a_host_file_is_in_its_directory_and_has_the_lines_of_its_template(
     assert argv == ["update", good.hostname, f"--ip={variables['ip_address']}"]
 
 
+@pytest.mark.parametrize("note", [{"it's": 1}, {"\n": None}, {"a": "b"}, ["it's"], [["a"]], {"a": {'"': 1}}])
+def test_the_text_that_python_makes_of_a_table_or_list_is_never_in_a_file(note: Any) -> None:
+    variables = Renderer(SETTINGS).variables(Host(uuid=GOOD_UUID, hostname="compute7", properties={"note": note}))
+    for source in ("{{ properties }}", "{{ properties.note }}", "x{{ properties.note ~ 1 }}", "{{ info|string }}"):
+        with pytest.raises(RenderError, match="has no text: name one of its entries"):
+            FileTemplate(source, is_classic=False).render(variables)
+
+
+def test_entries_of_tables_and_lists_are_used_by_name_without_those_of_unfit_keys() -> None:
+    properties = {"tags": ["a", "b"], "rack": {"row": "7", 'x"': "y"}}
+    variables = Renderer(SETTINGS).variables(Host(uuid=GOOD_UUID, hostname="compute7", properties=properties))
+    source = "{{ properties.tags|join(' ') }} {{ properties.rack.row }} {{ properties.rack|length }}"
+    assert FileTemplate(source, is_classic=False).render(variables) == "a b 7 1"
+
+
 def test_the_longest_name_has_a_file(tmp_path: Path) -> None:
     name = ".".join(["a" * 60] * 3 + ["b" * 59])
     assert len(name) == 242
