@@ -68,7 +68,8 @@ def test_looking_only_when_something_may_have_changed_misses_nothing(
             match what:
                 case "health":
                     cell = control_cell(value)
-                    board.cells[cell + C_HEALTHY_SINCE_NS] = now if health is Health.HEALTHY else 0
+                    if board.cells[cell + C_HEALTH] != health:  # as control does: the same word begins nothing anew
+                        board.cells[cell + C_HEALTHY_SINCE_NS] = now if health is Health.HEALTHY else 0
                     board.cells[cell + C_VERDICT_NS] = now
                     board.cells[cell + C_HEALTH] = health or 0
                 case "eject":
