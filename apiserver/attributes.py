@@ -128,7 +128,7 @@ def dumps(value: Any) -> str:
 
 
 def encoded(value: Any) -> bytes:
-    """Return the same JSON as `dumps`, for the wire, by the faster encoder where it is installed."""
+    """Return the JSON of `dumps`, for the wire, by the faster encoder where it is there; that spells 1e-05 0.00001."""
     if orjson is not None:
         with suppress(TypeError):  # an integer of more than 64 bits, a key that is no text
             return orjson.dumps(value)
