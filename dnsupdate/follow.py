@@ -19,7 +19,7 @@ from dnsupdate.errors import BadNameError, DnsUpdateError
 from dnsupdate.host import Host
 from dnsupdate.names import Rules, shown
 from dnsupdate.queries import load
-from dnsupdate.store import Store
+from dnsupdate.store import BROKEN, NO_ADDRESS, Store, trouble
 
 if TYPE_CHECKING:
     import aiohttp
@@ -78,19 +78,19 @@ async def once(read: Read, store: Store, rules: Rules) -> Followed:
     return Followed(changed, len(removed), tuple(refused))
 
 
-def from_database(dsn: str) -> Read:
+def from_database(dsn: str, connect: Callable[..., Awaitable[Any]] = asyncpg.connect) -> Read:
     """Return a reader of a `nodes` table."""
 
     async def read() -> Reading:
         try:
-            connection = await asyncpg.connect(dsn, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
+            connection = await connect(dsn, timeout=_TIMEOUT_S, command_timeout=_TIMEOUT_S)
             try:
                 rows = await connection.fetch(_NODES)
                 at = max((row["now"] for row in rows), default=None) or await connection.fetchval(_OVERVIEW["now"])
             finally:
                 await connection.close(timeout=_TIMEOUT_S)
-        except (OSError, asyncpg.PostgresError, TimeoutError) as exc:
-            raise FollowError(f"the nodes' database: {type(exc).__name__}: {exc}") from exc
+        except (*BROKEN, *NO_ADDRESS) as exc:
+            raise FollowError(f"the nodes' database: {trouble(exc)}") from exc
         # The oldest moment of the statement: nothing that committed before it can be missing from it.
         first = min((row["now"] for row in rows), default=at)
         return Reading(tuple(_hosts(dict(row) for row in rows)), first)

@@ -24,8 +24,17 @@ COMMAND_TIMEOUT_S = 10.0
 _UNSURE_NAMES = 500
 
 # The last is what asyncpg says when a connection breaks just as a statement begins.
-_BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+# What asyncpg says beside that of an address that is none.
+NO_ADDRESS = (ValueError, OverflowError)
 Pool = "asyncpg.Pool[asyncpg.Record]"
+
+
+def trouble(exc: Exception) -> str:
+    """Return what happened to a connection; nothing is repeated of an address that is none: it may hold a secret."""
+    if isinstance(exc, NO_ADDRESS) and not isinstance(exc, asyncpg.InterfaceError):
+        return "its address is none: it must be like postgresql://USER:PASSWORD@HOST:PORT/NAME"
+    return f"{type(exc).__name__}: {exc}"
 
 
 class Store:
@@ -52,8 +61,8 @@ class Store:
                 init=_settle_plans,
                 reset=_keep,
             )
-        except (OSError, asyncpg.PostgresError, TimeoutError) as exc:
-            raise StoreError(f"database: {type(exc).__name__}: {exc}") from exc
+        except (*BROKEN, *NO_ADDRESS) as exc:
+            raise StoreError(f"database: {trouble(exc)}") from exc
         try:
             yield cls(pool)
         finally:
@@ -65,8 +74,8 @@ class Store:
         try:
             async with self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection:
                 yield connection
-        except (*_BROKEN, TimeoutError) as exc:
-            raise StoreError(f"database: {type(exc).__name__}: {exc}") from exc
+        except BROKEN as exc:
+            raise StoreError(f"database: {trouble(exc)}") from exc
 
     @asynccontextmanager
     async def leased(self, lease: Lease) -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
@@ -302,7 +311,7 @@ class Store:
                 yield wake
             finally:
                 # Of a dead connection nothing can be removed, and saying so would hide why the listening ends.
-                with suppress(*_BROKEN):
+                with suppress(*BROKEN):
                     await connection.remove_listener("dns", heard)
 
 

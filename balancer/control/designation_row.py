@@ -11,6 +11,10 @@ from balancer.control.designation_store import LEASE_S, Remembered
 from balancer.errors import StateError
 
 DATABASE_S = 3.0
+# The last is what asyncpg says when a connection breaks just as a statement begins.
+_BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
+# What asyncpg says beside that of an address that is none.
+_NO_ADDRESS = (ValueError, OverflowError)
 
 # IF NOT EXISTS alone fails when two create it at once; the lock ends with this one implicit transaction.
 _TABLE = """
@@ -47,12 +51,14 @@ async def seen(cluster: str, dsn: str) -> dict[str, Remembered]:
                 connection.terminate()
     except asyncpg.UndefinedTableError:
         return {}
-    except (OSError, ValueError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:
+    except (*_BROKEN, *_NO_ADDRESS) as exc:  # TimeoutError is an OSError
         raise StateError(f"the database of the designations cannot be used: {_why(exc)}") from exc
     return {row.pop("name"): Remembered(**row) for row in rows}
 
 
 def _why(exc: Exception) -> str:
+    if isinstance(exc, _NO_ADDRESS) and not isinstance(exc, asyncpg.InterfaceError):
+        return "its address is not valid"  # its own words may hold a piece of the password
     return "no answer in time" if isinstance(exc, TimeoutError) else str(exc)
 
 
@@ -97,7 +103,7 @@ class PostgresStore:
                 async with asyncio.timeout(DATABASE_S):
                     connection = await self._connected()
                     return await connection.fetchrow(statement, *values)
-            except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as exc:  # TimeoutError is an OSError
+            except (*_BROKEN, *_NO_ADDRESS) as exc:
                 await self._drop()
                 raise StateError(f"the database of the designations cannot be used: {_why(exc)}") from exc
 
@@ -110,5 +116,5 @@ class PostgresStore:
     async def _drop(self) -> None:
         connection, self._connection = self._connection, None
         if connection is not None:
-            with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):
+            with suppress(*_BROKEN):
                 connection.terminate()

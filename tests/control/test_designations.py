@@ -9,11 +9,12 @@ from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
 
+import asyncpg
 import pytest
 
 from balancer.config.inventory import Designated
 from balancer.config.overlay import Holder
-from balancer.control.designation_row import PostgresStore
+from balancer.control.designation_row import PostgresStore, seen
 from balancer.control.designation_store import FileStore, Remembered, Store, moved
 from balancer.control.designations import DesignationKeeper
 from balancer.control.events import EventLog
@@ -171,6 +172,40 @@ async def test_a_database_that_is_away_is_an_error_that_hides_the_password() -> 
     with pytest.raises(StateError) as caught:
         await store.read("dns")
     assert "hush" not in str(caught.value) + repr(store)
+
+
+NO_ADDRESSES = [
+    "hush",
+    "postgresql://user:hu/sh@127.0.0.1/x",
+    "postgresql://user:hush@127.0.0.1:99999/x?sslmode=disable",
+]
+
+
+@pytest.mark.parametrize("dsn", NO_ADDRESSES)
+async def test_an_address_that_is_none_is_an_error_that_repeats_nothing_of_it(dsn: str) -> None:
+    for work in (PostgresStore(CLUSTER, dsn).read("dns"), seen(CLUSTER, dsn)):
+        with pytest.raises(StateError, match="cannot be used") as caught:
+            await work
+        assert "hu" not in str(caught.value)
+
+
+class Broken(PostgresStore):
+    """Its connection fails in a way of the test's."""
+
+    how: Exception
+
+    async def _connected(self) -> "asyncpg.Connection[asyncpg.Record]":
+        raise self.how
+
+
+@pytest.mark.parametrize("kind", [asyncpg.InternalClientError, asyncpg.ProtocolError, asyncpg.InterfaceError])
+async def test_a_connection_that_breaks_within_the_client_is_a_database_that_cannot_be_used(
+    kind: type[Exception],
+) -> None:
+    store = Broken(CLUSTER, "postgresql:///x")
+    store.how = kind("got result for unknown protocol state 3")
+    with pytest.raises(StateError, match="cannot be used"):
+        await store.read("dns")
 
 
 @pytest.mark.pg

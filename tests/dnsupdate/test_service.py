@@ -15,8 +15,8 @@ from aiohttp import web
 
 from dnsupdate.both import leased
 from dnsupdate.enqueue import enqueue
-from dnsupdate.errors import LeaseLostError
-from dnsupdate.follow import FollowError, client, from_api, once
+from dnsupdate.errors import LeaseLostError, StoreError
+from dnsupdate.follow import FollowError, client, from_api, from_database, once
 from dnsupdate.names import STRICT
 from dnsupdate.service import Keys, Secrets, Service
 from dnsupdate.store import Store
@@ -219,6 +219,41 @@ async def test_the_node_list_of_an_api_is_followed_page_by_page(dsn: str, db: An
         with pytest.raises(FollowError, match="status 401"):
             await once(from_api(session, root, "wrong", store), store, STRICT)
         assert await db.fetchval("SELECT count(*) FROM dns_hosts WHERE NOT removed") == 4
+
+
+class Connection:
+    """Of a client that cannot make sense of what it gets."""
+
+    async def fetch(self, _: str) -> Any:
+        raise asyncpg.InternalClientError("got result for unknown protocol state 3")
+
+    async def close(self, **_: Any) -> None:
+        return
+
+
+async def test_a_source_whose_connection_breaks_within_the_client_is_a_source_that_does_not_answer() -> None:
+    async def connect(*_: Any, **__: Any) -> Connection:
+        return Connection()
+
+    with pytest.raises(FollowError, match="unknown protocol state"):
+        await from_database("postgresql:///x", connect)()
+
+
+NO_ADDRESSES = [
+    "hush",
+    "postgresql://user:hu/sh@127.0.0.1/x",
+    "postgresql://user:hush@127.0.0.1:99999/x?sslmode=disable",
+]
+
+
+@pytest.mark.parametrize("address", NO_ADDRESSES)
+async def test_a_database_address_that_is_none_is_told_without_repeating_it(address: str) -> None:
+    with pytest.raises(FollowError) as source:
+        await from_database(address)()
+    with pytest.raises(StoreError) as store:
+        async with Store.open(address):
+            pass
+    assert "hu" not in str(source.value) + str(store.value)
 
 
 async def test_of_two_followers_the_one_that_read_earlier_changes_nothing_later(dsn: str, db: Any) -> None:

@@ -48,15 +48,18 @@ async def advisory_lock(database: Document | None, timeout_s: float) -> AsyncIte
     from balancer.config.secrets import reveal
     from balancer.config.section import Secret
 
+    broken = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
     try:
         connection = await asyncpg.connect(reveal(Secret(**database)), timeout=CONNECT_S)
-    except (asyncpg.PostgresError, asyncpg.InterfaceError, OSError, ValueError, TimeoutError) as exc:
+    except (*broken, ValueError, OverflowError) as exc:
         raise StateError(f"no advisory lock, so nothing was run: {type(exc).__name__}") from exc  # its text has the DSN
     try:
         try:
             await connection.execute(f"SELECT pg_advisory_lock({ADVISORY_KEY})", timeout=timeout_s)
-        except (asyncpg.PostgresError, TimeoutError) as exc:
+        except TimeoutError as exc:
             raise StateError("somebody else holds the advisory lock of the database, so nothing was run") from exc
+        except broken as exc:
+            raise StateError(f"no advisory lock, so nothing was run: {type(exc).__name__}") from exc
         yield
     finally:
         connection.terminate()  # the lock goes with the session
