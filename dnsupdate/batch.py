@@ -55,7 +55,8 @@ class Batch:
             and one.uuid not in left
             and any(_is_of(one, change) for change in plan.deletions)
         ]
-        why = brake(len(going), self.known.held_hosts, self.known.published_hosts, limits)
+        what = "hosts and names without a host" if any(one.orphan is not None for one in going) else "hosts"
+        why = brake(len(going), self.known.held_hosts, self.known.published_hosts, limits, what)
         if why is None:
             return False
         for one in going:

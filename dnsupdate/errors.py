@@ -35,10 +35,6 @@ class KeyFileError(DnsUpdateError):
     """A TSIG key file cannot be used."""
 
 
-class HeldError(DnsUpdateError):
-    """A plan deletes more than the brake allows."""
-
-
 class CommandFailedError(DnsUpdateError):
     """A check, update or reload command failed."""
 

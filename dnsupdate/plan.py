@@ -263,20 +263,21 @@ def _guard(
             return None, ()
 
 
-def brake(deleting: int, held: int, published: int, limits: Brake) -> str | None:
+def brake(going: int, held: int, published: int, limits: Brake, what: str = "hosts") -> str | None:
     """Return why deletions are to be held, or None.
 
     Args:
-        deleting: names that the plan deletes and that nobody has released.
-        held: names that are held already.
-        published: names that we have at this target.
+        going: hosts that lose all their records by the plan, and that nobody has released.
+        held: hosts that are held already.
+        published: hosts that have records at this target.
         limits: the target's settings.
+        what: their word; a name with our marker that has no host counts as one too.
     """
-    total = deleting + held
-    if deleting == 0:
+    total = going + held
+    if going == 0:
         return None
-    if total > limits.names:
-        return f"{total} names would be deleted, the limit is {limits.names}"
-    if published >= limits.min_names and total > limits.share * published:
-        return f"{total} of {published} names would be deleted, the limit is {limits.share:.0%}"
+    if total > limits.hosts:
+        return f"{total} {what} would lose all their records, the limit is {limits.hosts}"
+    if published >= limits.min_hosts and total > limits.share * published:
+        return f"{total} of {published} {what} would lose all their records, the limit is {limits.share:.0%}"
     return None

@@ -82,11 +82,11 @@ class NameRules(_Section):
 
 
 class Brake(_Section):
-    """A plan that deletes more names than this is held until it is released."""
+    """A plan by which more hosts than this lose all their records is held until it is released."""
 
-    names: int = Field(default=20, ge=1)
+    hosts: int = Field(default=20, ge=1)
     share: Share = 0.3
-    min_names: int = Field(default=10, ge=0)  # the share says nothing in a zone with fewer of our names
+    min_hosts: int = Field(default=10, ge=0)  # the share says nothing at a target with fewer hosts
 
 
 class RetrySettings(_Section):

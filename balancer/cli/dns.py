@@ -20,7 +20,7 @@ DesignatedOption = Annotated[
     bool, typer.Option("--designated", help="This node writes the directories of targets of kind files.")
 ]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
-ForceOption = Annotated[bool, typer.Option("--force", help="Also delete what the brake holds back.")]
+ForceOption = Annotated[bool, typer.Option("--force", help="Also delete hosts that the brake holds back.")]
 
 
 def register(app: typer.Typer) -> None:
@@ -342,7 +342,7 @@ def release(
     hosts: Annotated[list[str] | None, typer.Argument(metavar="HOST", help="Default: all that are held.")] = None,
     config: lookup.ConfigOption = None,
 ) -> None:
-    """Let deletions go that the brake holds back."""
+    """Let hosts be deleted that the brake holds back."""
     from dnsupdate.overview import Overview
 
     settings = dnsconfig.settings(config)

@@ -22,7 +22,7 @@ BATCH = {"powerdns": 10}  # SQLite: a message with all hosts in it would take lo
 def section(server: Target, folder: Path) -> dict[str, Any]:
     target = {
         "servers": ["127.0.0.1"], "port": server.port, "key_file": str(write_key(folder)), "timeout": "300ms",
-        "lease": "1s", "poll": "50ms", "retry": {"first": "20ms", "most": "200ms"}, "brake": {"names": 999, "share": 1},
+        "lease": "1s", "poll": "50ms", "retry": {"first": "20ms", "most": "200ms"}, "brake": {"hosts": 999, "share": 1},
         "batch": BATCH.get(server.kind, 250),
     }  # fmt: skip
     return {**SECTION, "targets": {"main": target}, "zones": SECTION["zones"][:1], "templates": TEMPLATE}

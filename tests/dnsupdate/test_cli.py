@@ -113,9 +113,11 @@ async def test_held_deletions_are_exit_six_until_they_are_released(cli: Cli) -> 
     cli("sync")
     async with cli.db.transaction():
         await remove(cli.db, *(f"xarv1-7ekkf-{name}" for name in names))
-    assert "30 names would be deleted, the limit is 20" in cli("plan", expect=1)
+    assert "30 hosts would lose all their records, the limit is 20" in cli("plan", expect=1)
     assert "deletions are held (main: 30 hosts)" in cli("sync", expect=6)
-    assert "30 names would be deleted, the limit is 20" in cli("plan", expect=1)  # those that are held count once
+    assert "30 hosts would lose all their records, the limit is 20" in cli(
+        "plan", expect=1
+    )  # those that are held count once
     assert "nothing of c99 is held" in cli("release", "main", "c99", expect=1)
     assert "released 30 hosts" in cli("release", "main")
     assert "nothing is held" in cli("release")

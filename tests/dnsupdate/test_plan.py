@@ -133,14 +133,14 @@ def test_without_markers_a_deletion_needs_the_value_that_we_wrote() -> None:
     assert only(plan).expected[0].rdatas == ("192.0.2.1",)
 
 
-def test_the_brake_counts_names_and_share() -> None:
+def test_the_brake_counts_hosts_and_their_share() -> None:
     limits = Brake()
     assert brake(0, 500, 1000, limits) is None
     assert brake(20, 0, 1000, limits) is None
-    assert "21 names" in str(brake(21, 0, 1000, limits))
-    assert "21 names" in str(brake(1, 20, 1000, limits))
+    assert "21 hosts would" in str(brake(21, 0, 1000, limits))
+    assert "21 hosts would" in str(brake(1, 20, 1000, limits))
     assert brake(3, 0, 10, limits) is None
-    assert "4 of 10 names" in str(brake(4, 0, 10, limits))
+    assert "4 of 10 hosts would" in str(brake(4, 0, 10, limits))
     assert brake(4, 0, 9, limits) is None
 
 

@@ -24,7 +24,7 @@ def powerdns() -> Iterator[Target]:
 async def test_hosts_are_followed_through_create_swap_rename_and_delete_and_a_second_run_sends_nothing(
     powerdns: Target, dsn: str, tmp_path: Path
 ) -> None:
-    batch = {"batch": 25, "brake": {"names": 50, "share": 1}, "timeout": "7s"}
+    batch = {"batch": 25, "brake": {"hosts": 50, "share": 1}, "timeout": "7s"}
     async with site(powerdns, dsn, tmp_path, target=batch) as one:
         ips = {f"compute{n}": f"192.0.2.{n}" for n in range(1, 61)}
 

@@ -42,7 +42,7 @@ def zone_of(server: Target, name: str = FORWARD) -> Zone:
 async def test_two_hundred_nodes_are_followed_through_create_swap_rename_and_delete(
     fresh: Target, dsn: str, tmp_path: Path
 ) -> None:
-    async with site(fresh, dsn, tmp_path, target={"brake": {"names": 50}}) as one:
+    async with site(fresh, dsn, tmp_path, target={"brake": {"hosts": 50}}) as one:
         ips = {f"compute{n}": f"192.0.2.{n}" for n in range(1, 201)}
 
         async def check() -> None:
@@ -175,7 +175,7 @@ async def test_too_many_deletions_are_held_until_they_are_released(practice: Tar
         await one.rest()
         assert len(one.forward()) == 41
         assert a("compute99", "192.0.2.99") in one.forward()
-        assert "25 names would be deleted" in await one.state("compute1")
+        assert "25 hosts would lose all their records, the limit is 20" in await one.state("compute1")
         await one.db.execute("UPDATE dns_dirty SET released = true, not_before = '-infinity' WHERE state = 'held'")
         await one.rest()
         assert len(one.forward()) == 16
