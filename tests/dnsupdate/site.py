@@ -9,15 +9,19 @@ from typing import Any
 
 import asyncpg
 
+from dnsupdate.authority import Authority
 from dnsupdate.enqueue import enqueue, remove, states
+from dnsupdate.exchange import Channel
 from dnsupdate.host import Host
 from dnsupdate.metrics import NoMetrics
 from dnsupdate.sender import Sender, SenderConfig
 from dnsupdate.service import Keys, primary
 from dnsupdate.settings import Settings, load
 from dnsupdate.store import Store
+from dnsupdate.update import Add, Update
+from dnsupdate.zone import Zone
 from tests.dnsupdate.builders import SECTION, host
-from tests.dnsupdate.servers import FORWARD, REVERSE, Target
+from tests.dnsupdate.servers import FORWARD, REVERSE, Target, wall
 from tests.support.nameservers import KEY, write_key
 
 
@@ -129,4 +133,31 @@ async def site(server: Target, dsn: str, folder: Path, **more: Any) -> AsyncIter
             await db.close()
 
 
-__all__ = ["Site", "host", "site"]
+FORWARD_ONLY = [{"name": "{{ fqdn }}.", "each": "ipv4", "type": "A", "data": "{{ item }}"}]
+
+
+def forward_only(**template: Any) -> dict[str, Any]:
+    return {"compute": {"records": FORWARD_ONLY, **template}}
+
+
+def a(name: str, ip: str) -> str:
+    return f"{name}.{FORWARD} 60 A {ip}"
+
+
+def ptr(octet: int, name: str) -> str:
+    return f"{octet}.{REVERSE} 60 PTR {name}.{FORWARD}"
+
+
+def zone_of(server: Target, name: str = FORWARD) -> Zone:
+    assert isinstance(server.authority, Authority)
+    return next(zone for zone in server.authority.zones.values() if str(zone.origin) == name)
+
+
+async def foreign(server: Target, name: str, ip: str) -> None:
+    """An administrator makes a record by hand."""
+    async with Channel(server.peer(), wall) as channel:
+        (reply,) = await channel.update(Update(FORWARD, (), (Add(name, "A", 60, (ip,)),)))
+        assert reply.diagnosis.is_applied
+
+
+__all__ = ["FORWARD_ONLY", "Site", "a", "foreign", "forward_only", "host", "ptr", "site", "zone_of"]
