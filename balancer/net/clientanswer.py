@@ -102,17 +102,16 @@ class ClientAnswer(Stream):
             super().flush()
             return
         try:
-            sent = self.send(out)
-        except OSError:  # it is full or broken: the general way finds out again
-            super().flush()
-            return
+            sent = self.send_once(out)
+        except OSError:
+            sent = 0  # it is full or broken: the general way finds out again
         if sent == len(out):
             self.out = b""
             self.exchange_over()
-        else:
-            self.out = out[sent:]
-            self.interest(READ | WRITE)
-            self.progressed(sent)
+            return
+        self.out = out[sent:]
+        self.progressed(sent)
+        super().flush()
 
     def drained(self) -> None:
         """See Stream."""

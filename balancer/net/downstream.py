@@ -16,7 +16,7 @@ from balancer.net.listener import Gate
 from balancer.net.poller import PEER_CLOSED, READ, WRITE
 from balancer.net.requestbody import RequestBody
 from balancer.net.site import Site, Target
-from balancer.net.stream import COPY_BYTES, HEAD_BYTES, READABLE, Socket
+from balancer.net.stream import COPY_BYTES, HEAD_BYTES, NOT_NOW, READABLE, Socket
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
@@ -124,7 +124,7 @@ class Downstream(RequestBody):
                 data = reactor.view[:count].tobytes()
             else:
                 data = self.recv(HEAD_BYTES)
-        except BlockingIOError:
+        except NOT_NOW:
             return
         except OSError:
             data = b""

@@ -1,6 +1,7 @@
 """A non-blocking connection with its pending output; what client and node connections have in common."""
 
 import socket
+import ssl
 from _socket import socket as PlainSocket  # noqa: N812 - the C type under socket.socket: half the cost to make
 from abc import ABC, abstractmethod
 from typing import TYPE_CHECKING, Protocol
@@ -16,13 +17,15 @@ HEAD_BYTES = (
     4096  # most heads and what comes with them; `recv` of so few makes a bytes object 0.3 us faster than others
 )
 READABLE = READ | ERROR | HANGUP
+# What `recv` raises when there is nothing now; TLS says it in its own words, and translating them costs a call.
+NOT_NOW = (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError)
 
 
 class Socket(Protocol):
     """What is used of `socket.socket`; `balancer.net.tls.TlsSocket` offers the same."""
 
     def recv(self, size: int, /) -> bytes:
-        """Read up to `size`; b"" at the end. Raises BlockingIOError."""
+        """Read up to `size`; b"" at the end. Raises one of NOT_NOW."""
 
     def recv_into(self, buffer: "bytearray | memoryview", /) -> int:
         """Read; 0 at the end. Raises BlockingIOError."""
@@ -46,18 +49,23 @@ class Socket(Protocol):
 class Stream(ABC):
     """Owns a socket that the reactor watches. `out` is what the kernel did not take yet."""
 
-    __slots__ = ("closed", "fd", "mask", "out", "reactor", "recv", "recv_into", "send", "sock")
+    __slots__ = ("closed", "fd", "mask", "out", "reactor", "recv", "recv_into", "send", "send_once", "sock")
 
     def __init__(self, reactor: Reactor, sock: Socket, fd: int) -> None:
         self.reactor = reactor
-        self.sock = sock
         self.fd = fd
-        self.recv = sock.recv
-        self.recv_into = sock.recv_into  # bound once: a look-up per call is 40 ns
-        self.send = sock.send
+        self.use(sock)
         self.out: bytes = b""
         self.mask = 0
         self.closed = False
+
+    def use(self, sock: Socket) -> None:
+        """Go over `sock` from now on."""
+        self.sock = sock
+        self.recv = sock.recv
+        self.recv_into = sock.recv_into  # bound once: a look-up per call is 40 ns
+        self.send = sock.send
+        self.send_once = sock.send  # of something small, whole or not: any OSError may mean "not now"
 
     @abstractmethod
     def ready(self, mask: int) -> None:

@@ -15,7 +15,7 @@ from balancer.net.proxyprotocol import Malformed, Unfinished, parse_proxy
 from balancer.scoreboard import W_TLS_FAILED, W_TLS_HANDSHAKES
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Callable, Iterable
 
     from balancer.net.plane import Plane
 
@@ -40,6 +40,17 @@ class TlsSocket:
         self.left_over = False  # decrypted bytes that did not fit into the buffer of the last read
         self._tls = tls
         self._session: Any = None  # the `_ssl._SSLSocket` inside
+
+    def quickly(self) -> "tuple[Callable[[int], bytes], Callable[[bytes | memoryview], int]]":
+        """Return `recv` and `send_once` of the session itself, after hands are shaken: 0.1 us less for each call.
+
+        This `recv` leaves `left_over` alone; `look_again` after a full one.
+        """
+        return self._session.read, self._session.write
+
+    def look_again(self) -> None:
+        """Find out whether something is `left_over`."""
+        self.left_over = self._session.pending() > 0
 
     def handshake(self) -> int | None:
         """Go on shaking hands: 0 done, READ or WRITE to wait for, None failed."""
@@ -222,11 +233,13 @@ class TlsClient(Downstream):
     def ready(self, mask: int) -> None:
         """See reactor.Handler."""
         if self._settled:
+            tls = self._tls
             if mask == READ and self.exchange is None:
                 self._read_head()
+                if self.wide and tls is not None:
+                    tls.look_again()
             else:
                 Downstream.ready(self, mask)
-            tls = self._tls
             if tls is not None and tls.left_over and not self.closed and self.mask & READ:
                 self.reactor.again.append(self._read_rest)
             return
@@ -282,8 +295,8 @@ class TlsClient(Downstream):
             except OSError:
                 self.close()
                 return False
-            sock = self.sock = self._tls = TlsSocket(tls, tls)
-            self.recv, self.recv_into, self.send = sock.recv, sock.recv_into, sock.send
+            sock = self._tls = TlsSocket(tls, tls)
+            self.use(sock)
         wanted = sock.handshake()
         if wanted is None:
             self.worker.count(W_TLS_FAILED)
@@ -292,6 +305,7 @@ class TlsClient(Downstream):
         if wanted:
             self.interest(wanted)
             return False
+        self.recv, self.send_once = sock.quickly()
         self.worker.count(W_TLS_HANDSHAKES)
         self._acknowledge()
         return True

@@ -21,7 +21,7 @@ from balancer.net.nodes import NodeState
 from balancer.net.poller import READ, WRITE
 from balancer.net.reactor import Reactor
 from balancer.net.responsebody import CONNECTING, HANDSHAKE, HEAD, HOLD, IDLE, STREAM, UNTIL_CLOSE, ResponseBody
-from balancer.net.stream import COPY_BYTES, HEAD_BYTES, READABLE, Socket
+from balancer.net.stream import COPY_BYTES, HEAD_BYTES, NOT_NOW, READABLE, Socket
 from balancer.scoreboard import N_CONNECTS
 
 if TYPE_CHECKING:
@@ -114,8 +114,7 @@ class Upstream(ResponseBody):
                 return
             self.phase = HANDSHAKE
             if self.node.tls is not None:
-                self.sock = sock = self.node.tls.wrap(raw)
-                self.recv, self.recv_into, self.send = sock.recv, sock.recv_into, sock.send
+                self.use(self.node.tls.wrap(raw))
         if self.node.tls is not None:
             wanted = self.sock.handshake()  # type: ignore[attr-defined]
             if wanted is None:
@@ -147,7 +146,7 @@ class Upstream(ResponseBody):
         exchange, out = self.exchange, self.out
         if self.mask == READ and out and exchange is not None and not exchange.body_open and not self.closed:
             try:
-                sent = self.send(out)
+                sent = self.send_once(out)
             except OSError:
                 sent = 0  # it is full or broken: the general way finds out again
             if sent == len(out):
@@ -225,7 +224,7 @@ class Upstream(ResponseBody):
     def _read_head(self) -> None:
         try:
             data = self.recv(HEAD_BYTES)
-        except BlockingIOError:
+        except NOT_NOW:
             return
         except OSError:
             data = b""

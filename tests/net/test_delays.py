@@ -14,10 +14,10 @@ import trustme
 from balancer.model import AccessLog, Health, Listener, ListenerTls
 from balancer.net.listener import Gate
 from balancer.net.plane import Plane
-from balancer.net.poller import make_poller
+from balancer.net.poller import WRITE, make_poller
 from balancer.net.reactor import Reactor
 from balancer.net.tls import ListenerContexts, TlsClient
-from tests.support.client import Client
+from tests.support.client import Client, request
 from tests.support.upstream import Script, Sleep, Upstream, answer
 from tests.support.worker import Board, memfd, snapshot_of
 
@@ -124,8 +124,10 @@ def turn_until(plane: Plane, condition: Callable[[], bool]) -> None:
 
 
 @contextlib.contextmanager
-def asked_over_tls(plane: Plane, ca: trustme.CA, pems: list[int], node: Upstream) -> Iterator[tuple[int, TlsClient]]:
-    """One exchange: how many writes its answer took, and the client's connection."""
+def joined_over_tls(
+    plane: Plane, ca: trustme.CA, pems: list[int], node: Upstream
+) -> Iterator[tuple[Client, TlsClient, ThreadPoolExecutor]]:
+    """A connection, seen from both ends, and a thread for the far one."""
     server = socket.create_server(("127.0.0.1", 0))
     plane.apply(snapshot_of(node.port, listeners=(listener(),), access_log=AccessLog(format="off")), pems)
     plane.add_sockets(0, [server])
@@ -134,14 +136,22 @@ def asked_over_tls(plane: Plane, ca: trustme.CA, pems: list[int], node: Upstream
         turn_until(plane, lambda: hands.done() and any(c._settled for c in plane.clients if isinstance(c, TlsClient)))
         (client,) = plane.clients
         assert isinstance(client, TlsClient)
+        with Client(hands.result()) as asking:
+            yield asking, client, pool
+    plane.drop_sockets(0)
+
+
+@contextlib.contextmanager
+def asked_over_tls(plane: Plane, ca: trustme.CA, pems: list[int], node: Upstream) -> Iterator[tuple[int, TlsClient]]:
+    """One exchange: how many writes its answer took, and the client's connection."""
+    with joined_over_tls(plane, ca, pems, node) as (asking, client, pool):
         assert client._tls is not None
         counted = client._tls._session = CountedWrites(client._tls._session)
-        with Client(hands.result()) as asking:
-            found = pool.submit(asking.get, "/")
-            turn_until(plane, found.done)
-            assert found.result().status == 200
-            yield counted.writes, client
-    plane.drop_sockets(0)
+        client.recv, client.send_once = client._tls.quickly()
+        found = pool.submit(asking.get, "/")
+        turn_until(plane, found.done)
+        assert found.result().status == 200
+        yield counted.writes, client
 
 
 def in_pieces(body: bytes) -> Script:
@@ -159,6 +169,22 @@ def test_an_answer_that_is_not_held_takes_more_writes(plane: Plane, ca: trustme.
     """The negative control of the test above: such writes are counted."""
     with Upstream(in_pieces(b"z" * 300_000)) as node, asked_over_tls(plane, ca, pems, node) as (writes, _):
         assert writes > 1
+
+
+def test_small_answers_over_tls_wait_for_a_client_that_does_not_read(
+    plane: Plane, ca: trustme.CA, pems: list[int]
+) -> None:
+    body = b"z" * 15_000
+    with (
+        Upstream(lambda _: answer(body)) as node,
+        joined_over_tls(plane, ca, pems, node) as (asking, client, pool),
+    ):
+        count = 2000  # 30 MB: more than the kernel holds for a connection
+        sent = pool.submit(asking.send, request("/") * count)
+        turn_until(plane, lambda: bool(client.mask & WRITE))
+        read = pool.submit(lambda: (sent.result(), [asking.read().body for _ in range(count)])[1])
+        turn_until(plane, read.done)
+        assert set(read.result()) == {body}
 
 
 def test_neither_side_holds_back_what_is_written(plane: Plane, ca: trustme.CA, pems: list[int]) -> None:

@@ -12,6 +12,7 @@ import trustme
 
 from balancer.model import Limits, Listener, ListenerTls, NodeTls, Snapshot
 from balancer.net.proxyprotocol import SIGNATURE, Header, Malformed, Unfinished, parse_proxy
+from balancer.net.stream import HEAD_BYTES
 from balancer.scoreboard import W_TLS_FAILED, W_TLS_HANDSHAKES
 from tests.support.client import Client, request
 from tests.support.upstream import Upstream, answer
@@ -74,6 +75,18 @@ def test_pipelined_requests_in_one_record_are_all_answered(ca: trustme.CA, pems:
     with running(tls_snapshot(node.port), pems=pems) as worker, connect(worker, ca, "a.test") as client:
         client.send(b"".join(request("/", "Content-Length: 2", method="POST") + b"%02d" % n for n in range(20)))
         assert [client.read().body for _ in range(20)] == [b"%02d" % n for n in range(20)]
+
+
+def test_requests_beyond_the_first_read_of_a_record_are_answered(
+    ca: trustme.CA, pems: list[bytes], node: Upstream
+) -> None:
+    """OpenSSL holds what is left of the record, so the poller says nothing of it."""
+    bodies = [b"%03d" % n for n in range(HEAD_BYTES // 40)]
+    record = b"".join(request("/", "Content-Length: 3", method="POST") + body for body in bodies)
+    assert HEAD_BYTES < len(record) < 16384
+    with running(tls_snapshot(node.port), pems=pems) as worker, connect(worker, ca, "a.test") as client:
+        client.send(record)
+        assert [client.read().body for _ in bodies] == bodies
 
 
 def test_old_versions_are_refused(ca: trustme.CA, pems: list[bytes], node: Upstream) -> None:
