@@ -4,8 +4,10 @@ A tree is a flat map from file paths (`folder/name`, as people write them) to th
 """
 
 import re
-from collections.abc import Mapping, Sequence
+from bisect import bisect_left, bisect_right
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
+from itertools import islice, pairwise
 
 from apiserver.errors import BadRequestError
 from apiserver.manifests import EMPTY_PDH
@@ -14,6 +16,7 @@ _ESCAPED = re.compile(rb"\\([0-3][0-7][0-7])")
 _UNSAFE = re.compile("[\x00-\x20\\\\:\x7f\udc80-\udcff]")  # the last are bytes that are no UTF-8
 _LOCATOR = re.compile(r"[0-9a-f]{32}\+([0-9]+)(\+\S*)?")
 MAX_TARGETS = 10_000
+MAX_FILES = 1_000_000  # a few targets can ask for copies of large folders many times over
 
 
 @dataclass(frozen=True, slots=True)
@@ -52,28 +55,27 @@ def tree_of(manifest: str) -> Tree:
     tree: dict[str, list[Piece]] = {}
     for line in manifest.split("\n")[:-1]:
         stream, *words = line.split(" ")
-        blocks: list[tuple[int, str, int]] = []  # where it begins in the stream, locator, size
-        end = 0
+        locators: list[str] = []
+        edges = [0]  # where in the stream each block begins, and the last one ends
         for word in words:
             if match := _LOCATOR.fullmatch(word):
-                blocks.append((end, word, int(match[1])))
-                end += int(match[1])
+                locators.append(word)
+                edges.append(edges[-1] + int(match[1]))
                 continue
             position, length, name = word.split(":", 2)
             if name == ".":
                 continue  # keeps an empty folder, which a tree does not have
             path = unescape(f"{stream}/{name}").removeprefix("./")
-            tree.setdefault(path, []).extend(_pieces(blocks, int(position), int(length)))
+            tree.setdefault(path, []).extend(_pieces(locators, edges, int(position), int(length)))
     return {path: tuple(pieces) for path, pieces in tree.items()}
 
 
-def _pieces(blocks: Sequence[tuple[int, str, int]], position: int, length: int) -> list[Piece]:
-    found = []
-    for begin, locator, size in blocks:
-        first, last = max(position, begin), min(position + length, begin + size)
+def _pieces(locators: Sequence[str], edges: Sequence[int], position: int, length: int) -> Iterator[Piece]:
+    end = position + length
+    for number in range(bisect_right(edges, position) - 1, bisect_left(edges, end)):
+        first, last = max(position, edges[number]), min(end, edges[number + 1])
         if first < last:
-            found.append(Piece(locator, first - begin, last - first))
-    return found
+            yield Piece(locators[number], first - edges[number], last - first)
 
 
 def manifest_of(tree: Tree) -> str:
@@ -124,9 +126,8 @@ def parse(wanted: object) -> dict[str, Source | None]:
         if source and (not place or (inner and not _is_plain(inner.removesuffix("/")))):
             raise BadRequestError(f"replace_files: source {source[:80]!r} is no place and path")
         found[path] = Source(place, inner.rstrip("/")) if source else None
-    for path in found:
-        if any(other != path and (not other or path.startswith(f"{other}/")) for other in found):
-            raise BadRequestError(f"replace_files: /{path[:80]} is below another target")
+    if clash := next(_nested(found), None):
+        raise BadRequestError(f"replace_files: /{clash[1][:80]} is below another target")
     return found
 
 
@@ -134,36 +135,60 @@ def _is_plain(path: str) -> bool:
     return all(part not in ("", ".", "..") for part in path.split("/"))
 
 
+def _parts(path: str) -> list[str]:
+    return path.split("/") if path else []
+
+
+def _nested(paths: Iterable[str]) -> Iterator[tuple[str, str]]:
+    """Return folders that are among the paths, each with the path in it that comes next."""
+    for outer, inner in pairwise(sorted(paths, key=_parts)):  # what is in a folder comes right behind it
+        if not outer or inner.startswith(f"{outer}/"):
+            yield outer, inner
+
+
+class _Index:
+    """Finds what is in a folder of a tree without a look at all the rest: both may be asked for many times."""
+
+    def __init__(self, tree: Tree) -> None:
+        self._sorted = sorted(map(_parts, tree))
+
+    def below(self, path: str) -> Iterator[str]:
+        """Return the file, or the files in the folder, of that path."""
+        parts = _parts(path)
+        for found in islice(self._sorted, bisect_left(self._sorted, parts), None):
+            if found[: len(parts)] != parts:
+                return
+            yield "/".join(found)
+
+
 def replaced(base: Tree, wanted: Mapping[str, Source | None], places: Mapping[str, Tree]) -> Tree:
     """Return the base with each target replaced.
 
     Raises:
-        BadRequestError: a source is not there, or a file would be a folder too.
+        BadRequestError: a source is not there, a file would be a folder too, or there would be too many files.
     """
-    result = dict(base)
+    result, old = dict(base), _Index(base)
     for target in wanted:
-        for path in [path for path in result if _is_in(path, target)]:
+        for path in old.below(target):
             del result[path]
+    indices = {name: _Index(tree) for name, tree in places.items()}
     for target, source in wanted.items():
         if source is not None:
-            result |= _taken(places[source.place], source, target)
-    folders = {path[: match.start()] for path in result for match in re.finditer("/", path)}
-    if clash := next((path for path in sorted(folders) if path in result), None):
-        raise BadRequestError(f"replace_files: /{clash[:80]} would be a file and a folder")
+            result |= _taken(places[source.place], indices[source.place], source, target)
+        if len(result) > MAX_FILES:
+            raise BadRequestError(f"replace_files: the collection would have more than {MAX_FILES} files")
+    if clash := next(_nested(result), None):
+        raise BadRequestError(f"replace_files: /{clash[0][:80]} would be a file and a folder")
     return result
 
 
-def _is_in(path: str, folder: str) -> bool:
-    return not folder or path == folder or path.startswith(f"{folder}/")
-
-
-def _taken(tree: Tree, source: Source, target: str) -> Tree:
+def _taken(tree: Tree, index: _Index, source: Source, target: str) -> Tree:
     if source.path in tree:
         if not target:
             raise BadRequestError("replace_files: / can be replaced by a folder only")
         return {target: tree[source.path]}
-    prefix = f"{source.path}/" if source.path else ""
-    found = {path.removeprefix(prefix): pieces for path, pieces in tree.items() if path.startswith(prefix)}
+    skipped = len(source.path) + 1 if source.path else 0
+    found = {path[skipped:]: tree[path] for path in index.below(source.path)}
     if not found and source.path:
         raise BadRequestError(f"replace_files: {source.place[:60]}/{source.path[:80]} does not exist")
     return {f"{target}/{path}" if target else path: pieces for path, pieces in found.items()}

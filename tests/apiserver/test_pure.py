@@ -17,7 +17,6 @@ from apiserver.http.request import client_address, networks
 from apiserver.manifests import Signer, parse, portable_data_hash, stripped
 from apiserver.names import infix_of
 from apiserver.parameters import bearer_tokens, normalise, reader_tokens
-from apiserver.replacing import Piece, Tree, manifest_of, tree_of
 from apiserver.schema import RESOURCES
 from apiserver.times import format_duration, format_time, parse_duration, parse_time
 from apiserver.trash import schedule
@@ -226,41 +225,3 @@ async def test_a_cancelled_or_late_wait_gives_its_place_back() -> None:
         async with limiter.slot(0, timeout_s=None, is_gone=lambda: True):
             raise AssertionError("its client has left")
     assert limiter.running == 0
-
-
-BLOCKS = [f"{digit * 32}+{size}" for digit, size in (("a", 3), ("b", 1), ("c", 0), ("d", 7))]
-NAMES = st.text(st.characters(exclude_characters="/\x00", exclude_categories=["Cs"]), min_size=1, max_size=4).filter(
-    lambda name: name not in (".", "..")
-)
-
-
-@st.composite
-def _trees(draw: st.DrawFn) -> Tree:
-    """Files in folders `d0` to `d2` and at the top, made of pieces of blocks."""
-    tree: Tree = {}
-    for name in draw(st.lists(NAMES, max_size=5)):
-        folder = draw(st.sampled_from(["", "/d0/", "/d1/d2/"]))
-        pieces = []
-        for locator in draw(st.lists(st.sampled_from([BLOCKS[0], BLOCKS[1], BLOCKS[3]]), max_size=3)):
-            size = int(locator.split("+")[1])
-            begin = draw(st.integers(0, size - 1))
-            pieces.append(Piece(locator, begin, draw(st.integers(1, size - begin))))
-        tree[f"{folder}{name}".lstrip("/")] = tuple(pieces)
-    return tree
-
-
-def _bytes(tree: Tree) -> dict[str, list[tuple[str, int]]]:
-    """What each file holds, byte by byte."""
-    return {
-        path: [(piece.locator, piece.offset + n) for piece in pieces for n in range(piece.length)]
-        for path, pieces in tree.items()
-    }
-
-
-@given(_trees())
-def test_a_tree_survives_its_manifest(tree: Tree) -> None:
-    manifest = manifest_of(tree)
-    assert _bytes(tree_of(manifest)) == _bytes(tree)
-    contents = parse(manifest)
-    assert contents.file_count == len(tree)
-    assert contents.file_size_total == sum(map(len, _bytes(tree).values()))
