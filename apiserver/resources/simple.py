@@ -1,9 +1,11 @@
 """The small resources: workflows, virtual machines, keep services, keys, and the permission table as a list."""
 
+import asyncio
 import base64
 import binascii
 import json
 from collections.abc import Iterable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import yaml
@@ -25,6 +27,7 @@ from apiserver.schema import (
 )  # fmt: skip
 from apiserver.sqltext import Binder, all_of, quote
 
+MAX_YAML = 1 << 18  # takes a second to read
 _LOGINS = """
 SELECT u.username AS own_name, l.properties, l.tail_uuid, vm.uuid AS vm_uuid, vm.hostname, k.public_key,
        k.uuid AS key_uuid
@@ -52,15 +55,28 @@ class Workflows(Controller):
         text = draft.new.get("definition")
         if not draft.changed("definition") or not text:
             return
-        try:
-            document = yaml.safe_load(text)
-        except (yaml.YAMLError, ValueError, RecursionError) as exc:
-            raise InvalidError(f"Definition is not valid yaml: {exc}") from exc
+        document = await asyncio.to_thread(_definition, text)
         if isinstance(document, dict):
             old = draft.old or {}
             for name in ("name", "description"):
                 if isinstance(document.get(name), str) and draft.new.get(name) in (None, old.get(name)):
                     draft.new[name] = document[name].strip()
+
+
+def _definition(text: str) -> Any:
+    """Return the document in a workflow's definition; takes long when it is large and no JSON.
+
+    Raises:
+        InvalidError: it is not YAML, or too much of it.
+    """
+    with suppress(ValueError, RecursionError):  # what packs workflows writes JSON
+        return json.loads(text)
+    if len(text) > MAX_YAML:
+        raise InvalidError(f"Definition is larger than {MAX_YAML} characters and not JSON")
+    try:
+        return yaml.safe_load(text)
+    except (yaml.YAMLError, ValueError, RecursionError) as exc:
+        raise InvalidError(f"Definition is not valid yaml: {exc}") from exc
 
 
 class VirtualMachines(Controller):

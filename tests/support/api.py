@@ -1,6 +1,7 @@
 """API nodes for tests: one inside the test process, or any number of real processes, all on one database."""
 
 import asyncio
+import io
 import json
 import os
 import signal
@@ -70,7 +71,9 @@ class Client:
     async def call(
         self, method: str, path: str, body: Any = None, *, headers: Mapping[str, str] | None = None, **query: Any
     ) -> Response:
-        sent = dict(headers or {})
+        sent = {} if body is None else {"Content-Type": "application/json"}
+        sent |= headers or {}
+        data = None if body is None else io.BytesIO(json.dumps(body).encode())  # a large one may not be sent as bytes
         if self.token is not None:
             sent.setdefault("Authorization", f"Bearer {self.token}")
         params = "&".join(
@@ -79,7 +82,7 @@ class Client:
         )
         url = f"{self.base}{path if path.startswith('/') else '/arvados/v1/' + path}"
         async with self.http.request(
-            method, URL(url + ("?" + params if params else ""), encoded=True), json=body, headers=sent
+            method, URL(url + ("?" + params if params else ""), encoded=True), data=data, headers=sent
         ) as response:
             text = await response.text()
             try:
