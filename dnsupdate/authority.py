@@ -155,7 +155,7 @@ class Authority:
         key = self._keys.get(message.keyname) if message.keyname is not None else None
         if key is None or key.algorithm != message.keyalgorithm:
             return self._tsig_refusal(message, dns.rcode.BADKEY, None)
-        skew = abs(message.tsig[0].time_signed - self._clock()) if message.tsig else 0.0
+        skew = abs(message.tsig[0].time_signed - int(self._clock())) if message.tsig else 0
         try:
             dns.message.from_wire(wire, keyring=key)
         except dns.tsig.BadTime:

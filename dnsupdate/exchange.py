@@ -156,7 +156,7 @@ class Channel:
     def _reply(self, request: Request, zone: str, answer: Answer | None, failure: Failure | None) -> Reply:
         seen = Seen(failure=failure)
         if answer is not None:
-            skew = None if answer.server_time_s is None else answer.server_time_s - self._clock()
+            skew = None if answer.server_time_s is None else answer.server_time_s - int(self._clock())
             seen = Seen(None, answer.rcode, answer.tsig_error, answer.signed, skew)
         key = self.peer.key.name if self.peer.key else "(none)"
         context = Context(

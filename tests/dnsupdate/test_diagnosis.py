@@ -15,14 +15,10 @@ import pytest
 
 from dnsupdate.diagnosis import Diagnosis, Kind
 from dnsupdate.exchange import Channel, Peer
-from dnsupdate.keys import Key
 from dnsupdate.update import Add, Delete, Update
-from tests.dnsupdate.servers import CLASSLESS, FORWARD, REVERSE, Target, builtin, real, wall
+from tests.dnsupdate.servers import CLASSLESS, FORWARD, REVERSE, real, wall
 from tests.support.nameservers import KEY
 from tests.support.programs import need
-
-ANOTHER = Key("upd.", "hmac-sha256", b"another secret of the same name.")
-NOBODY = Key("nobody.", "hmac-sha256", KEY.secret)
 
 
 def add(name: str, zone: str = FORWARD) -> Update:
@@ -134,26 +130,3 @@ async def test_a_journal_that_bind_cannot_write_or_replay_is_a_servfail_that_poi
         target.process.start()
         edited = await told(target.peer(), add(f"b.{FORWARD}"))
     assert "(SERVFAIL): BIND: journal not writable or out of sync with the zone file, see its log" in str(edited)
-
-
-async def test_a_frozen_zone_of_knot_is_a_refusal(knot: Target) -> None:
-    assert knot.process is not None
-    knot.process.control("zone-freeze", REVERSE)
-    try:
-        diagnosis = await told(knot.peer(), add(f"a.{REVERSE}", REVERSE))
-    finally:
-        knot.process.control("zone-thaw", REVERSE)
-    assert (diagnosis.kind, diagnosis.seen.signed) == (Kind.REFUSED, True)
-    assert f"refuses the change to zone {REVERSE}" in str(diagnosis)
-
-
-@pytest.mark.parametrize(
-    ("key", "words"),
-    [(ANOTHER, "has another secret for key upd. (BADSIG)"), (NOBODY, "does not know key nobody.")],
-    ids=["secret", "name"],
-)
-async def test_a_wrong_key_of_the_embedded_authority_is_told_as_bind_tells_it(key: Key, words: str) -> None:
-    async with builtin() as target:
-        diagnosis = await told(target.peer(key), add(f"a.{FORWARD}"))
-        assert words in str(diagnosis)
-        assert target.hosts(FORWARD) == set()

@@ -6,11 +6,9 @@ from pathlib import Path
 import pytest
 
 from dnsupdate.exchange import Channel
-from dnsupdate.keys import Key
 from dnsupdate.update import Add, Update
 from tests.dnsupdate.servers import FORWARD, REVERSE, Target, real, wall
 from tests.dnsupdate.site import host, site
-from tests.support.nameservers import KEY, OTHER_KEY
 
 pytestmark = [pytest.mark.pg, pytest.mark.slow, pytest.mark.timeout(300)]
 
@@ -64,28 +62,3 @@ async def test_a_foreign_record_is_a_conflict_and_stays(powerdns: Target, dsn: s
         assert "is in use and not ours" in await one.state("compute4")
         assert await one.state("compute5") == "published"
         assert f"compute4.{FORWARD} 60 A 203.0.113.5" in one.forward()
-
-
-@pytest.mark.parametrize(
-    ("key", "skew_s"),
-    [
-        (Key("upd.", "hmac-sha256", b"another secret of the same name."), 0),
-        (Key("nobody.", "hmac-sha256", KEY.secret), 0),
-        (KEY, 301),
-        (OTHER_KEY, 0),
-    ],
-    ids=["secret", "name", "clock", "rights"],
-)
-async def test_every_refusal_names_all_that_powerdns_may_mean(powerdns: Target, key: Key, skew_s: float) -> None:
-    async with Channel(powerdns.peer(key), lambda: wall() + skew_s) as channel:
-        (reply,) = await channel.update(Update(FORWARD, (), (Add(f"x.{FORWARD}", "A", 60, ("192.0.2.9",)),)))
-    assert reply.diagnosis.kind.value == "refused"
-    assert "PowerDNS" in reply.diagnosis.hint
-    assert f"x.{FORWARD}" not in "".join(powerdns.records(FORWARD))
-
-
-async def test_a_zone_that_it_does_not_serve_is_said_to_be_a_matter_of_zones(powerdns: Target) -> None:
-    async with Channel(powerdns.peer(), wall) as channel:
-        (reply,) = await channel.update(Update("not.served."))
-    assert (reply.diagnosis.kind.value, reply.diagnosis.seen.rcode) == ("zone", "NOTAUTH")
-    assert "is not the primary of zone not.served." in reply.diagnosis.text

@@ -18,6 +18,7 @@ from tests.support.programs import need
 
 KEY = Key("upd.", "hmac-sha256", b"0123456789abcdef0123456789abcdef")
 OTHER_KEY = Key("other.", "hmac-sha256", b"fedcba9876543210fedcba9876543210")
+CLOSED, LIMITED, SPOILT = "closed.example.", "limited.example.", "spoilt.example."  # no updates; only A; no journal
 EXAMPLES = Path(__file__).parents[2] / "examples" / "dns"
 PDNS_SCHEMA = Path("/usr/share/pdns-backend-sqlite3/schema/schema.sqlite3.sql")
 START_DEADLINE_S = 30.0
@@ -127,8 +128,8 @@ class NameServer:
 def bind(folder: Path, zones: Sequence[str], *, extra: str = "") -> NameServer:
     """BIND with one update key for all zones, and one key that it knows and that may do nothing."""
     port, control = free_port(), free_port()
-    (folder / "data").mkdir(parents=True)
-    for zone in zones:
+    (folder / "data" / f"{SPOILT}zone.jnl").mkdir(parents=True)
+    for zone in (*zones, CLOSED, LIMITED, SPOILT):
         (folder / "data" / f"{zone}zone").write_text(zone_text(zone))
     rndc = Key("rndc.", "hmac-sha256", b"rndc-rndc-rndc-rndc-rndc-rndc-rn")
     (folder / "rndc.conf").write_text(
@@ -144,8 +145,9 @@ options {{
 }};
 controls {{ inet 127.0.0.1 port {control} allow {{ 127.0.0.1; }} keys {{ rndc; }}; }};
 """
-    for zone in zones:
-        policy = "update-policy { grant upd zonesub ANY; };"
+    policies = dict.fromkeys(zones, "ANY") | {LIMITED: "A", SPOILT: "ANY"}
+    for zone in (*policies, CLOSED):
+        policy = f"update-policy {{ grant upd zonesub {policies[zone]}; }};" if zone in policies else ""
         conf += f'zone "{zone}" {{ type primary; file "{zone}zone"; {policy} {extra} }};\n'
     (folder / "named.conf").write_text(conf)
     named = shutil.which("named") or "/usr/sbin/named"
@@ -159,12 +161,31 @@ controls {{ inet 127.0.0.1 port {control} allow {{ 127.0.0.1; }} keys {{ rndc; }
     )
 
 
+def secondary(folder: Path, zone: str, primary: int, *, forwards: bool) -> NameServer:
+    """A BIND that transfers one zone from a primary's port; `forwards`: it hands updates on."""
+    port = free_port()
+    folder.mkdir(parents=True, exist_ok=True)
+    forwarding = "allow-update-forwarding { any; };" if forwards else ""
+    (folder / "named.conf").write_text(f"""
+{key_text(KEY)}
+options {{
+  directory "{folder}"; pid-file none; session-keyfile none; listen-on-v6 {{ none; }};
+  listen-on port {port} {{ 127.0.0.1; }}; recursion no; dnssec-validation no; empty-zones-enable no;
+}};
+controls {{ }};
+zone "{zone}" {{ type secondary; file "zone"; primaries {{ 127.0.0.1 port {primary} key upd; }}; {forwarding} }};
+""")
+    command = [shutil.which("named") or "/usr/sbin/named", "-g", "-n", "1", "-c", str(folder / "named.conf")]
+    return NameServer("bind", folder, port, command, (zone,), log=folder / "log")
+
+
 def knot(folder: Path, zones: Sequence[str]) -> NameServer:
     """Knot with one update key for all zones, and one key that it knows and that may do nothing."""
     port = free_port()
     (folder / "data").mkdir(parents=True)
-    for zone in zones:
+    for zone in (*zones, CLOSED, LIMITED):
         (folder / "data" / f"{zone}zone").write_text(zone_text(zone))
+    acls = {CLOSED: "read", LIMITED: "limited, read"}
     keys = "".join(
         f"  - id: {key.name.rstrip('.')}\n    algorithm: {key.algorithm}\n"
         f"    secret: {base64.b64encode(key.secret).decode()}\n"
@@ -175,9 +196,14 @@ def knot(folder: Path, zones: Sequence[str]) -> NameServer:
         f"    udp-workers: 1\nlog:\n  - target: stdout\n    any: info\ndatabase:\n    storage: {folder / 'data'}\n"
         f"    journal-db-max-size: 32M\n"
         f"key:\n{keys}acl:\n  - id: upd\n    key: upd\n    action: [update, transfer]\n"
+        "  - id: read\n    key: upd\n    action: transfer\n"
+        "  - id: limited\n    key: upd\n    action: update\n    update-type: A\n"
         f"template:\n  - id: default\n    storage: {folder / 'data'}\n    acl: [upd]\n    zonefile-sync: -1\n"
         f"    journal-content: all\n    zonefile-load: whole\nzone:\n"
-        + "".join(f"  - domain: {zone}\n    file: {zone}zone\n" for zone in zones)
+        + "".join(
+            f"  - domain: {zone}\n    file: {zone}zone\n" + (f"    acl: [{acls[zone]}]\n" if zone in acls else "")
+            for zone in (*zones, *acls)
+        )
     )
     (folder / "knot.conf").write_text(conf)
     knotd = shutil.which("knotd") or "/usr/sbin/knotd"
@@ -205,6 +231,9 @@ def powerdns(folder: Path, zones: Sequence[str]) -> NameServer:
 
     for key in (KEY, OTHER_KEY):
         pdnsutil("import-tsig-key", key.name.rstrip("."), key.algorithm, base64.b64encode(key.secret).decode())
+    pdnsutil("create-zone", CLOSED.rstrip("."), "localhost")
+    for right, key in (("TSIG-ALLOW-DNSUPDATE", OTHER_KEY), ("TSIG-ALLOW-AXFR", KEY)):
+        pdnsutil("set-meta", CLOSED.rstrip("."), right, key.name.rstrip("."))
     for zone in zones:
         pdnsutil("create-zone", zone.rstrip("."), "localhost")
         _run_powerdns_example(folder, tool, zone.rstrip("."))
