@@ -2,13 +2,16 @@
 
 import hashlib
 import os
+import signal
 import socket
 import threading
 from collections.abc import Callable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 import pytest
 
+from balancer.model import Limits, Node
 from balancer.net.pipes import PIPE_BYTES, Pipes
 from balancer.scoreboard import W_OUT_CLIENT_LEFT, W_OUT_NODE, W_OUT_NODE_CUT
 from tests.support.client import Client, request
@@ -181,3 +184,38 @@ def test_pipes_are_lent_up_to_the_cap_and_to_plain_sockets_only(pair: tuple[sock
         pipe.give_back()
         with pytest.raises(OSError, match="Bad file descriptor"):
             os.fstat(pipe.reader)
+
+
+def answers_more_than_a_pipe_takes(listening: socket.socket, worker: Worker, body: bytes) -> None:
+    """A node whose second answer is there, as far as a Unix socket takes it, before the worker looks."""
+    node, _ = listening.accept()
+    pid = worker.process.pid
+    with node:
+        node.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 1 << 20)
+        node.recv(4096)
+        node.sendall(answer(HELD[:20_000]))  # from now on the worker reads all there is of this connection
+        node.recv(4096)
+        os.kill(pid, signal.SIGSTOP)
+        wait_until(lambda: Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()[0] == "T")
+        whole = answer(body)
+        there = node.send(whole, socket.MSG_DONTWAIT)
+        os.kill(pid, signal.SIGCONT)
+        node.sendall(whole[there:])
+        assert there > PIPE_BYTES
+
+
+def test_a_held_answer_of_which_more_is_there_than_a_pipe_takes_arrives_whole(tmp_path: Path) -> None:
+    """A pipe takes so much and no more, and does not say what it left out: what is read already is not put into one."""
+    body = BODY[: 512 << 10]
+    nodes = (Node("n0", 0, "", 0, unix_path=str(tmp_path / "node.sock")),)
+    snapshot = snapshot_of(nodes=nodes, limits=Limits(buffered_response_bytes=1 << 20))
+    with socket.socket(socket.AF_UNIX) as listening, running(snapshot) as worker, ThreadPoolExecutor(1) as pool:
+        listening.bind(nodes[0].unix_path)
+        listening.listen()
+        listening.settimeout(20)
+        node = pool.submit(answers_more_than_a_pipe_takes, listening, worker, body)
+        with Client(worker.connect()) as client:
+            assert client.get().body == HELD[:20_000]
+            assert client.get().body == body
+            wait_until(lambda: worker.board.cell(W_OUT_NODE) == 2)
+    node.result()
