@@ -33,6 +33,7 @@ from balancer.scoreboard import (
     W_PARKED,
     W_STATE,
 )
+from tests.support.altered_worker import UNSPEAKABLE
 from tests.support.client import Client, request
 from tests.support.upstream import Close, Hold, Request, Sleep, Step, Upstream, answer
 from tests.support.worker import Worker, running, snapshot_of, wait_until
@@ -303,6 +304,39 @@ def test_a_log_reader_that_stops_holds_up_nobody() -> None:
             assert len(lines) > 1000
             assert all(json.loads(line)["http.response.status_code"] == 200 for line in lines)
     os.close(reader)
+
+
+def after_a_line_that_fails(without: str) -> tuple[int, str]:
+    """How many of five requests of another client are answered after it, and what the worker said."""
+    with Upstream() as node, running(snapshot_of(node.port), without=without) as worker:
+        with Client(worker.connect()) as other, Client(worker.connect()) as client:
+            assert other.get("/before").status == 200
+            client.send(request(UNSPEAKABLE.decode()))
+            assert client.read().status == 200  # the node's answer is not to blame
+            answered = 0
+            with contextlib.suppress(OSError, EOFError):
+                while answered < 5 and other.get("/after").status == 200:
+                    answered += 1
+            assert client.sock.recv(1) == b""  # its connection is the price
+        if answered == 5:
+            assert [line["url.path"] for line in worker.log_lines(6)] == ["/before", *["/after"] * 5]
+            assert worker.board.cell(W_ACCEPTED) == worker.board.cell(W_OUT_NODE) == 7
+            worker.process.kill()  # its words are read here
+        worker.process.wait()
+        return answered, worker.errors()
+
+
+def test_a_log_line_that_fails_costs_its_connection_alone() -> None:
+    answered, said = after_a_line_that_fails("a line")
+    assert answered == 5
+    assert said.count("failed inside: ValueError") == 1
+
+
+def test_a_log_line_that_fails_would_end_the_worker_if_nothing_caught_it() -> None:
+    """The negative control of the test above."""
+    answered, said = after_a_line_that_fails("a guard of lines")
+    assert answered < 5
+    assert "a line that cannot be said" in said
 
 
 def test_a_line_that_found_its_pipe_full_is_written_when_there_is_room_without_waiting_for_another() -> None:

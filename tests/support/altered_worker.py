@@ -16,11 +16,13 @@ from balancer.net.plane import Plane
 from balancer.net.reactor import Reactor
 from balancer.net.retrybudget import RetryBudget
 from balancer.net.waiting import ParkingLot
+from balancer.observe.accesslog import Clock, Entry
 from balancer.scoreboard import W_ACCEPTED, W_RETRIES_BUDGETED, Scoreboard
 from balancer.worker import run
 
 WITHOUT = "WITHOUT"
 SLOW_SUM_S = 0.03
+UNSPEAKABLE = b"/unspeakable"
 
 
 class Trusting(NodeState):
@@ -118,6 +120,34 @@ class WithoutAsking(Plane):
         self.retry_budget = CheckingBudget(board, SlowClaims(board, slot, wakes))
 
 
+class FailingLine(Plane):
+    """Cannot format the line of one path; nothing is left out: the other half of the experiment with UnguardedLine."""
+
+    def apply(self, snapshot: Snapshot, pems: list[int]) -> None:
+        """See Plane."""
+        super().apply(snapshot, pems)
+        formatter = self.formatter
+        assert formatter is not None
+
+        def line(entry: Entry, clock: Clock, now: int) -> bytes:
+            if entry.path == UNSPEAKABLE:
+                raise ValueError("a line that cannot be said")
+            return formatter(entry, clock, now)
+
+        self.formatter = line
+
+
+class UnguardedLine(FailingLine):
+    """Formats lines where nothing catches what comes out of them."""
+
+    def write_down(self) -> None:
+        """See Ledger."""
+        for exchange in self._unwritten:
+            if self.formatter is not None:
+                self.formatter(exchange, self.clock, self.reactor.now)
+        super().write_down()
+
+
 class Sticky:
     """An epoll that ignores changes that only take something away."""
 
@@ -146,6 +176,8 @@ PLANES: dict[str, type[Plane]] = {
     "asking first": WithoutAsking,
     "haste": SlowBudget,
     "dropping interests": Plane,
+    "a line": FailingLine,
+    "a guard of lines": UnguardedLine,
 }
 
 
