@@ -2,6 +2,9 @@
 
 import socket
 import time
+from datetime import datetime
+from itertools import takewhile
+from typing import Any
 
 import pytest
 
@@ -206,22 +209,46 @@ def epoch(mark: str) -> int:
     return int(number)
 
 
-def test_capacity_holds_over_two_workers_and_nobody_waits_for_nothing(build: Build) -> None:
-    """One node, capacity 1: load on both workers' connections; no wait above what the others' service takes."""
-    site = build(nodes=1)
+def overtaken(lines: list[dict[str, Any]]) -> float:
+    """The share of requests that had to let three or more go first that came later."""
+    ends = [datetime.fromisoformat(line["timestamp"]).timestamp() for line in lines]
+    came = [end - line["http.server.request.duration"] for end, line in zip(ends, lines, strict=True)]
+    went = sorted((start + line["arv.queue_s"], start) for start, line in zip(came, lines, strict=True))
+    behind = 0
+    for place, (_, start) in enumerate(went):
+        first = takewhile(lambda other, start=start: other[0] > start, reversed(went[:place]))  # type: ignore[misc]
+        behind += sum(other > start for _, other in first) >= 3
+    return behind / len(lines)
+
+
+def overtaken_at_a_full_node(build: Build, without: str = "") -> float:
+    """Four clients, one at a time, at a node of capacity 1 behind two workers, for 2000 requests."""
+    site = build(nodes=1, without=without)
     site.extra["nodes"] = {"api1": {"url": f"http://127.0.0.1:{site.nodes['api1'].port}", "capacity": 1}}
     site.start()
-    with site.load("--fresh", "--clients", "4") as load:
-        most = 0
-        with site.board() as board:
-            for _ in range(1000):
-                most = max(most, board.in_flight(0, 2))
-                time.sleep(0.002)  # more often would take the processor from what is watched
-        result = load.stop(3)
+    most = 0
+    with site.load("--fresh", "--clients", "4") as load, site.board() as board:
+        until_s = time.monotonic() + 60
+        while site.ledger().accepted < 2000:
+            assert time.monotonic() < until_s
+            most = max(most, board.in_flight(0, 2))
+            time.sleep(0.002)  # more often would take the processor from what is watched
+        result = load.stop()
     assert not result.failures
     assert most == 1
-    waits = [line["arv.queue_s"] for line in site.log_lines()]
-    assert any(waits)
-    # 4 clients, one at a time, 2 ms each: what is not woken up waits for ever, whatever the machine does meanwhile.
-    assert max(waits) < 5.0, max(waits)
+    assert any(line["arv.queue_s"] for line in site.log_lines())
     site.assert_balanced()
+    return overtaken(site.log_lines())
+
+
+FEW = 0.025  # on an idle machine 0.002 are overtaken, on one with twice the work that it can do 0.017
+
+
+def test_capacity_holds_over_two_workers_and_who_waits_is_told_when_there_is_room(build: Build) -> None:
+    # A worker that is off the processor for a while is overtaken too, by no fault of ours.
+    assert any(overtaken_at_a_full_node(build) <= FEW for _ in range(3))
+
+
+def test_without_wake_ups_many_would_be_overtaken_at_a_full_node(build: Build) -> None:
+    """The negative control of the test above: then a line is looked at every 20 ms only."""
+    assert any(overtaken_at_a_full_node(build, "wake-ups") > FEW for _ in range(20))

@@ -159,20 +159,20 @@ def test_without_passive_signs_a_dead_node_is_tried_again_and_again_while_contro
     assert refused > result.total / 10
 
 
-def test_a_stopped_worker_leaves_no_hung_connection_after_six_seconds(site: Site) -> None:
+def test_a_stopped_worker_leaves_no_hung_connection(site: Site) -> None:
+    """When it is killed is a matter of the parent's clock: tests/process/test_crew.py."""
     before = site.worker_pids()
     with site.load() as load:
         time.sleep(0.5)
-        stopped_at = site.kill(before[0], signal.SIGSTOP)
+        site.kill(before[0], signal.SIGSTOP)
         site.until_workers(2, without=[before[0]])
         replaced_at = time.monotonic()
-        result = load.stop(7.5)
-    # Whoever hangs at the stopped worker is set free by its end, 5 s after its last heartbeat; nobody hangs later.
-    assert replaced_at < stopped_at + 10
-    late = [failure for failure in result.failures if failure["failed_at"] > replaced_at + 1]
-    assert not late, late
+        accepted_after(site, 300)
+        result = load.stop()
+    # Whoever hangs at the stopped worker is set free by its end and does not wait for an answer as long as clients do.
+    assert result.failures
+    assert not [failure for failure in result.failures if "Timeout" in failure["error"]]
     assert all(failure["opened_at"] < replaced_at for failure in result.failures)
-    assert result.slowest_s < 15
     site.assert_balanced()
 
 

@@ -67,6 +67,23 @@ class WithoutTickets(Plane):
         self.lot = OwnOrderLot(self)
 
 
+class SilentClaims(Claims):
+    """Tells nobody that there is room again."""
+
+    __slots__ = ()
+
+    def wake_waiting(self, cell: int) -> None:
+        """See Claims."""
+
+
+class WithoutWakeUps(Plane):
+    """Who waits for room at a node finds out by itself when another worker makes some."""
+
+    def __init__(self, reactor: Reactor, board: Scoreboard, slot: int, wakes: list[int], log_fd: int = 1) -> None:
+        super().__init__(reactor, board, slot, wakes, log_fd)
+        self.claims = SilentClaims(board, slot, wakes)
+
+
 class WithoutRest(Plane):
     """Looks at its queue again at once, as long as somebody waits there."""
 
@@ -172,6 +189,7 @@ PLANES: dict[str, type[Plane]] = {
     "passive signs": WithoutPassiveSigns,
     "the deadline of a pause": WithoutPauseDeadline,
     "tickets": WithoutTickets,
+    "wake-ups": WithoutWakeUps,
     "rest": WithoutRest,
     "asking first": WithoutAsking,
     "haste": SlowBudget,
