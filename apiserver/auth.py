@@ -7,7 +7,7 @@ from dataclasses import dataclass, replace
 from typing import Any
 
 from apiserver.errors import ForbiddenError, NotLoggedInError
-from apiserver.names import SYSTEM_SUFFIX, TOKEN, anonymous_user, is_uuid, system_user
+from apiserver.names import ANONYMOUS_SUFFIX, SYSTEM_SUFFIX, TOKEN, anonymous_user, is_uuid, system_user
 from apiserver.settings import Settings
 from apiserver.store.pool import Session
 from apiserver.store.queries import load
@@ -34,6 +34,11 @@ class Viewer:
     presented: str
     read_users: tuple[str, ...]
     remote: str = ""
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the token is a row, which may end; those of the configuration are good as long as the node runs."""
+        return not self.token_uuid.endswith((SYSTEM_SUFFIX, ANONYMOUS_SUFFIX))
 
     @property
     def unrestricted(self) -> bool:
@@ -141,7 +146,7 @@ class Authenticator:
     def _anonymous(self, token: str) -> Viewer:
         cluster = self._settings.cluster
         uuid = anonymous_user(cluster)
-        return Viewer(uuid, False, True, f"{cluster}-{TOKEN}-anonymouspublic", ("GET /",), token, (uuid,))
+        return Viewer(uuid, False, True, f"{cluster}-{TOKEN}-{ANONYMOUS_SUFFIX}", ("GET /",), token, (uuid,))
 
 
 def _viewer_of(row: Any, presented: str, remote: str) -> Viewer:

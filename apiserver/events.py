@@ -12,6 +12,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any
 
+from apiserver.auth import Viewer
 from apiserver.errors import ApiError, InvalidError
 from apiserver.filters import kind_of_uuid
 from apiserver.store.pool import DatabaseSettings, Row, Session, connect
@@ -90,14 +91,13 @@ def shown(row: Row) -> dict[str, Any]:
 
 @dataclass(eq=False, slots=True)
 class Subscriber:
-    """One connection. `user` None may see nothing, `is_admin` everything.
+    """One connection. `viewer` None may see nothing; an admin may see everything while its token is good.
 
     `queue` is bounded by its maker; an overflow sets `overflowed`, and the connection has to be closed: its client
     comes back and asks for what it missed.
     """
 
-    user: str | None
-    is_admin: bool
+    viewer: Viewer | None
     queue: asyncio.Queue[Row]
     subscriptions: list[tuple[Any, Callable[[Row], bool]]] = field(default_factory=list)
     overflowed: asyncio.Event = field(default_factory=asyncio.Event)
@@ -108,14 +108,36 @@ class Subscriber:
         return any(test(row) for _, test in self.subscriptions)
 
 
-async def allowed(session: Session, rows: Sequence[Row], users: Iterable[str]) -> set[tuple[int, str]]:
-    """Return (index of row, user) pairs of those who may know of an event now."""
-    names = sorted(set(users))
-    if not rows or not names:
+async def _known(
+    session: Session, rows: Sequence[Row], subscribers: Iterable[Subscriber]
+) -> dict[Subscriber, Sequence[Row]]:
+    """Return which of the events each may know of at this moment; who has lost its token is not in it."""
+    viewers = await _viewers(session, subscribers)
+    entitled = await _entitled(session, rows, {user for user, is_admin in viewers.values() if not is_admin})
+    return {
+        one: [row for index, row in enumerate(rows) if is_admin or (index, user) in entitled]
+        for one, (user, is_admin) in viewers.items()
+    }
+
+
+async def _viewers(session: Session, subscribers: Iterable[Subscriber]) -> dict[Subscriber, tuple[str, bool]]:
+    """Return the user of each whose token is good, and whether it is an admin: both may have changed."""
+    viewers = {one: one.viewer for one in subscribers if one.viewer is not None}
+    stored = {viewer.token_uuid for viewer in viewers.values() if viewer.is_stored}
+    found = await session.rows(_QUERIES["viewers"], sorted(stored)) if stored else []
+    good = {row["token"]: (row["uuid"], row["is_admin"]) for row in found}
+    good |= {one.token_uuid: (one.user_uuid, one.is_admin) for one in viewers.values() if not one.is_stored}
+    return {one: good[viewer.token_uuid] for one, viewer in viewers.items() if viewer.token_uuid in good}
+
+
+async def _entitled(session: Session, rows: Sequence[Row], users: set[str]) -> set[tuple[int, str]]:
+    """Return (index of row, user) pairs of those who may know of an event by their permissions."""
+    if not rows or not users:
         return set()
     found = await session.rows(
-        _QUERIES["entitled"], [row["object_uuid"] for row in rows], [row["object_owner_uuid"] for row in rows], names
-    )
+        _QUERIES["entitled"], [row["object_uuid"] for row in rows], [row["object_owner_uuid"] for row in rows],
+        sorted(users),
+    )  # fmt: skip
     return {(row["n"] - 1, row["uuid"]) for row in found}
 
 
@@ -221,11 +243,9 @@ class Pump:
 
     async def _deliver(self, session: Session, rows: Sequence[Row]) -> None:
         present = list(self._subscribers)  # nobody joins meanwhile; who leaves is no matter
-        entitled = await allowed(session, rows, (one.user for one in present if one.user and not one.is_admin))
-        for subscriber in present:
-            for index, row in enumerate(rows):
-                may = subscriber.is_admin or (subscriber.user is not None and (index, subscriber.user) in entitled)
-                if may and (row["xid"], row["id"]) > subscriber.since and subscriber.wants(row):
+        for subscriber, known in (await _known(session, rows, present)).items():
+            for row in known:
+                if (row["xid"], row["id"]) > subscriber.since and subscriber.wants(row):
                     _put(subscriber, row)
 
 
@@ -252,11 +272,8 @@ async def replay(session: Session, subscriber: Subscriber, last_log_id: int, upt
     found: list[Row] = []
     while True:
         rows = await session.rows(_QUERIES["between"], *position, *upto, BATCH)
-        users = [subscriber.user] if subscriber.user and not subscriber.is_admin else []
-        entitled = await allowed(session, rows, users)
-        for index, row in enumerate(rows):
-            if (subscriber.is_admin or (index, subscriber.user) in entitled) and subscriber.wants(row):
-                found.append(row)
+        known = (await _known(session, rows, [subscriber])).get(subscriber, ())
+        found += [row for row in known if subscriber.wants(row)]
         if len(rows) < BATCH:
             return found
         position = (rows[-1]["xid"], rows[-1]["id"])

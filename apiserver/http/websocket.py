@@ -14,6 +14,8 @@ from apiserver.settings import Settings
 from apiserver.store.pool import Row, Store
 
 MAX_FRAME = 2 << 20
+MAX_SUBSCRIPTION = 1 << 16  # they are kept, also for those without a token
+MAX_SUBSCRIPTIONS = 100
 MAX_LOG_ID = 2**63 - 1
 
 
@@ -36,7 +38,7 @@ class Websockets:
         await socket.prepare(request)
         viewer = await self._viewer(request)
         queue: asyncio.Queue[Row] = asyncio.Queue(self._settings.api.websocket_client_event_queue)
-        subscriber = Subscriber(viewer.user_uuid if viewer else None, bool(viewer and viewer.is_admin), queue)
+        subscriber = Subscriber(viewer, queue)
         self._open.add(socket)
         try:
             await _Connection(self, socket, subscriber).run()
@@ -118,9 +120,9 @@ class _Connection:
 
     async def _request(self, text: str) -> None:
         try:
-            request = json.loads(text)
+            request = json.loads(text) if len(text) <= MAX_SUBSCRIPTION else None
             if not isinstance(request, dict):
-                raise InvalidError("a request must be an object")
+                raise InvalidError("a request must be a small object")
             await self._do(request)
         except (ValueError, RecursionError, ApiError):
             await self._answer(400)
@@ -140,6 +142,8 @@ class _Connection:
 
     async def _subscribe(self, filters: Any, last_log_id: Any) -> None:
         test = wanted(filters)
+        if len(self._subscriber.subscriptions) >= MAX_SUBSCRIPTIONS:
+            raise InvalidError("too many subscriptions")
         async with self._replaying:
             self._subscriber.subscriptions.append((filters, test))
             # From here on the pump delivers; what lies before this position is replayed, so nothing comes twice.
@@ -148,7 +152,7 @@ class _Connection:
             upto = await self._server.pump.add(self._subscriber, since)
             await self._answer(200)
             if isinstance(last_log_id, int) and not isinstance(last_log_id, bool) and 0 < last_log_id <= MAX_LOG_ID:
-                alone = Subscriber(self._subscriber.user, self._subscriber.is_admin, asyncio.Queue(), [(filters, test)])
+                alone = Subscriber(self._subscriber.viewer, asyncio.Queue(), [(filters, test)])
                 async with self._server.store.session() as session:
                     missed = await replay(session, alone, last_log_id, upto)
                 for row in missed:

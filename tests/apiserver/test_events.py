@@ -10,6 +10,7 @@ import aiohttp
 import asyncpg
 import pytest
 
+from apiserver.http.websocket import MAX_SUBSCRIPTION, MAX_SUBSCRIPTIONS
 from tests.support.api import Client, Processes, api_database, api_template, client_of, processes, root
 from tests.support.postgres import postgres_server
 
@@ -46,8 +47,8 @@ async def _about(socket: aiohttp.ClientWebSocketResponse, uuid: str) -> dict[str
     return event
 
 
-async def _project(client: Client, name: str) -> str:
-    made = await client.post("groups", {"group": {"group_class": "project", "name": name}})
+async def _project(client: Client, name: str, **more: str) -> str:
+    made = await client.post("groups", {"group": {"group_class": "project", "name": name, **more}})
     return str(made["uuid"])
 
 
@@ -79,6 +80,46 @@ async def test_a_revoked_permission_ends_events_at_once(root: Client) -> None:
         own = await _project(bob, "own")
         await bob.put(f"groups/{own}", {"group": {"name": "mine"}})
         assert (await _next(his))["object_uuid"] == own
+
+
+async def test_events_end_with_the_token_with_the_account_and_with_its_rank(root: Client) -> None:
+    alice, bob, carol = [await root.user(name) for name in ("alice", "bob", "carol")]
+    await root.put(f"users/{carol.user_uuid}", {"user": {"is_admin": True}})
+    only = [["event_type", "in", ["create"]]]
+    async with (
+        subscribed(alice, only) as hers, subscribed(bob, only) as his, subscribed(carol, only) as all_of_it,
+        subscribed(root, only) as check,
+    ):  # fmt: skip
+        owners = (alice, bob, carol)
+        before = [await _project(owner, "before") for owner in owners]
+        await _about(hers, before[0])
+        await _about(his, before[1])
+        await _about(all_of_it, before[0])
+        await root.put(f"users/{bob.user_uuid}", {"user": {"is_active": False}})
+        await root.put(f"users/{carol.user_uuid}", {"user": {"is_admin": False}})
+        await alice.delete(f"api_client_authorizations/{str(alice.token).split('/')[1]}")
+        hidden = [await _project(root, "after", owner_uuid=one.user_uuid) for one in (alice, bob)]
+        mine = await _project(carol, "mine")
+        await _about(check, mine)
+        while (event := await _next(all_of_it))["object_uuid"] != mine:
+            assert event["object_uuid"] not in hidden
+        for socket in (hers, his):
+            await socket.send_json({"method": "nosuch"})
+            while (answer := await _next(socket)) != {"status": 400}:
+                assert answer["object_uuid"] not in hidden
+
+
+async def test_one_connection_keeps_few_and_small_subscriptions(root: Client) -> None:
+    async with root.with_token("wrong").http.ws_connect(f"{root.base}/websocket") as socket:
+        for number in range(MAX_SUBSCRIPTIONS + 1):
+            await socket.send_json({"method": "subscribe", "filters": [["event_type", "in", [str(number)]]]})
+            assert await _next(socket) == {"status": 200 if number < MAX_SUBSCRIPTIONS else 400}
+        await socket.send_json({"method": "unsubscribe", "filters": [["event_type", "in", ["7"]]]})
+        assert await _next(socket) == {"status": 200}
+        await socket.send_json({"method": "subscribe", "filters": [["event_type", "in", ["x" * MAX_SUBSCRIPTION]]]})
+        assert await _next(socket) == {"status": 400}
+        await socket.send_json({"method": "subscribe", "filters": []})
+        assert await _next(socket) == {"status": 200}
 
 
 async def test_what_was_missed_is_replayed_after_the_last_seen_row_and_once(root: Client) -> None:

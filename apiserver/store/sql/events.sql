@@ -38,5 +38,13 @@ SELECT e.n, u.uuid
                   AND (p.target_uuid = r.uuid OR (p.target_uuid = r.owner_uuid AND p.traverse_owned))
                 WHERE substring(e.object_uuid, 7, 5) = 'dz642' AND r.container_uuid = e.object_uuid);
 
+-- name: viewers
+-- Of tokens $1 those that are still good, each with its user of this moment.
+SELECT a.uuid AS token, u.uuid, u.is_admin
+  FROM api_client_authorizations a JOIN users u ON u.uuid = a.user_uuid
+ WHERE a.uuid = ANY($1::text[]) AND u.redirect_to_user_uuid IS NULL AND (u.is_active OR u.is_admin)
+   AND (a.expires_at IS NULL OR a.expires_at > statement_timestamp())
+   AND (a.refreshes_at IS NULL OR a.refreshes_at > statement_timestamp());
+
 -- name: nudge
 SELECT pg_notify('arv_api_logs', '');
