@@ -20,7 +20,6 @@ except ImportError:  # the extra `fast` is not installed, or there is no wheel o
 
 INT32 = 2**31
 INT64 = 2**63
-MAX_NESTING = 64
 
 
 class Kind(StrEnum):

@@ -24,6 +24,7 @@ _EQUAL = ("=", "!=", "<>")
 _KINDS = {resource.kind: resource.infix for resource in RESOURCES if resource.infix}
 _KIND_COLUMNS = {"object_kind": "object_uuid", "head_kind": "head_uuid", "tail_kind": "tail_uuid"}
 MAX_FILTERS = 1000
+MAX_NAMES = 100  # of attributes in one filter
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,7 +86,7 @@ def _compile_one(item: Any, scope: Scope, binder: Binder) -> str:
     if operator == "@@":
         raise InvalidError("Full text search operator is no longer supported: use ilike")
     names = attributes if isinstance(attributes, list) else [attributes]
-    if not names or not all(isinstance(name, str) for name in names):
+    if not 0 < len(names) <= MAX_NAMES or not all(isinstance(name, str) for name in names):
         raise InvalidError(f"Invalid attribute {_shown(attributes)} in filter")
     return any_of([_compile_attribute(name, operator, operand, scope, binder) for name in names])
 
@@ -332,6 +333,8 @@ def compile_where(where: Any, scope: Scope, binder: Binder) -> list[str]:
     """Return the SQL conditions of the legacy `where` object: `{attribute: value}`, all of which must hold."""
     if not isinstance(where, dict):
         raise InvalidError("where must be an object")
+    if len(where) > MAX_FILTERS:
+        raise InvalidError(f"too many conditions: {len(where)}, at most {MAX_FILTERS}")
     conditions = []
     for name, value in where.items():
         filters: Sequence[Any]

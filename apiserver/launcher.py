@@ -12,6 +12,7 @@ import os
 import pwd
 import re
 import shutil
+import stat
 import subprocess
 import tempfile
 from collections.abc import Iterator, Mapping, Sequence
@@ -141,18 +142,26 @@ class LocalServer:
             self._pg_ctl("stop", "-w", "-m", "immediate" if immediate else "fast")
 
     def _prepare(self) -> None:
+        owner = _server_user()
+        ours = {os.geteuid(), owner.pw_uid if owner else os.geteuid()}
         for folder in {self.folder, self.socket_folder}:
             folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            owner = _server_user()
-            if owner is not None and folder.stat().st_uid != owner.pw_uid:
-                os.chown(folder, owner.pw_uid, owner.pw_gid)
+            found = folder.lstat()
+            if not stat.S_ISDIR(found.st_mode) or found.st_uid not in ours:  # anybody may put one into /tmp before us
+                raise LauncherError(f"{folder} is not a folder of this user")
+            if owner is not None and found.st_uid != owner.pw_uid:
+                os.chown(folder, owner.pw_uid, owner.pw_gid, follow_symlinks=False)
 
     @contextmanager
     def _locked(self) -> Iterator[None]:
         # A file lock is right here and nowhere else: the server is of this host alone.
-        with (self.folder / "lock").open("w") as lock:
+        # Root must not follow a link there: the folder is another user's.
+        lock = os.open(self.folder / "lock", os.O_RDWR | os.O_CREAT | os.O_CLOEXEC | os.O_NOFOLLOW, 0o600)
+        try:
             fcntl.flock(lock, fcntl.LOCK_EX)
             yield
+        finally:
+            os.close(lock)
 
     def _bring_programs(self) -> None:
         """Copy the programs, with the libraries beside them, if the server's user may not run them where they are."""

@@ -94,7 +94,7 @@ def parse_order(
         match = _ORDER.fullmatch(item) if isinstance(item, str) else None
         if match is None or (match[1] or resource.table) != resource.table or match[2] not in resource.visible:
             continue
-        if select is None or match[2] in select:
+        if (select is None or match[2] in select) and match[2] not in (name for name, _ in order):
             order.append((match[2], (match[3] or "asc").lower() == "desc"))
     if not any(name in _UNIQUE for name, _ in order):
         order += [(name, descending) for name, descending in default if name not in {name for name, _ in order}]

@@ -5,6 +5,7 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from dataclasses import asdict, dataclass, field, fields, is_dataclass, replace
+from ipaddress import ip_network
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote, urlsplit
@@ -159,7 +160,10 @@ _SECTIONS = {
     "users": ("Users", Users),
     "containers": ("Containers", Containers),
 }
-_OWN_SECTIONS: dict[str, type[Any]] = {"nodes": Nodes, "login": Login}  # made up of several there
+# And those of a node's own file: two more, made up of several there.
+_OWN_SECTIONS: dict[str, type[Any]] = {
+    "nodes": Nodes, "login": Login, **{name: kind for name, (_, kind) in _SECTIONS.items()},
+}  # fmt: skip
 
 
 def load(path: Path, environ: Mapping[str, str] = os.environ) -> Settings:
@@ -204,7 +208,16 @@ def validate(settings: Settings) -> list[str]:
         faults.append("database pool: must be at least 1")
     if not settings.listen:
         faults.append("listen: must name at least one address")
-    return faults
+    wrong = [text for text in settings.trusted_proxies if not _is_network(text)]
+    return faults + [f"trusted_proxies: {text!r} is no network such as 10.0.0.0/8" for text in wrong]
+
+
+def _is_network(text: str) -> bool:
+    try:
+        ip_network(text, strict=False)
+    except ValueError:
+        return False
+    return True
 
 
 _OF_ONE_NODE = frozenset({"listen", "database_url", "database_dir", "database_pool", "database_pooler"})
@@ -238,7 +251,7 @@ def _arvados(document: dict[str, Any], environ: Mapping[str, str], faults: list[
         listen=tuple(_listen(services)) or ("127.0.0.1:8003",),
         external_url=external.get("Controller") or "https://localhost/",
         websocket_url=external.get("Websocket", ""),
-        database_pool=int(postgres.get("ConnectionPool", 10)),
+        database_pool=_pool(postgres.get("ConnectionPool", 10), faults),
         system_root_token=str(config.get("SystemRootToken", "")),
         management_token=str(config.get("ManagementToken", "")),
         issue_trusted_tokens=bool(_mapping(config, "Login").get("IssueTrustedTokens", True)),
@@ -251,28 +264,34 @@ def _arvados(document: dict[str, Any], environ: Mapping[str, str], faults: list[
 
 
 def _own(document: dict[str, Any], environ: Mapping[str, str], faults: list[str]) -> Settings:
-    known = {item.name for item in fields(Settings)}
-    values: dict[str, Any] = {}
+    defaults = Settings(cluster="", database_url="")
+    known = [item.name for item in fields(Settings)]
+    values: dict[str, Any] = {"cluster": "", "database_url": ""}
     for key, value in document.items():
         if key not in known:
             faults.append(f"{key}: is unknown; known are {', '.join(sorted(known))}")
-        elif key in _SECTIONS or key in _OWN_SECTIONS:
-            kind = _OWN_SECTIONS.get(key) or _SECTIONS[key][1]
-            section = dict(_known(kind, value, key, faults))
-            if key == "login" and "test_users" in section:
-                section["test_users"] = _test_users(section["test_users"], "login.test_users", faults)
-            values[key] = _section(kind, section, key, faults)
-        elif key == "dns":
-            values[key] = _dns(value, faults)
-        elif key.endswith("_token"):
-            values[key] = _secret(key, value, faults)
-        else:
-            values[key] = tuple(value) if isinstance(value, list) else value
-    values.setdefault("cluster", "")
-    values["database_url"] = environ.get("DATABASE_URL") or str(values.get("database_url", ""))
-    if isinstance(values.get("listen"), str):
-        values["listen"] = (values["listen"],)
+        elif value is not None:
+            values[key] = _own_value(key, value, getattr(defaults, key), faults)
+    values["database_url"] = environ.get("DATABASE_URL") or values["database_url"]
     return Settings(**values)
+
+
+def _own_value(key: str, value: Any, default: Any, faults: list[str]) -> Any:
+    """Return the value of a key in a node's own file; of a wrong one the default."""
+    if kind := _OWN_SECTIONS.get(key):
+        section = dict(_known(kind, value, key, faults))
+        if key == "login" and "test_users" in section:
+            section["test_users"] = _test_users(section["test_users"], "login.test_users", faults)
+        return _section(kind, section, key, faults)
+    if key == "dns":
+        return _dns(value, faults)
+    if key.endswith("_token"):
+        return _secret(key, value, faults)
+    try:
+        return _coerce(value, default)
+    except (ValueError, TypeError) as exc:
+        faults.append(f"{key}: {exc}")
+        return default
 
 
 def _dns(value: Any, faults: list[str]) -> Mapping[str, Any]:
@@ -357,8 +376,10 @@ def _coerce(value: Any, default: Any) -> Any:
     if isinstance(default, int):
         return int(value)
     if isinstance(default, tuple):
-        return tuple(value)
-    return str(value)
+        return (value,) if isinstance(value, str) else tuple(value)
+    if isinstance(default, Mapping) and not isinstance(value, Mapping):
+        raise ValueError("must be a mapping")
+    return value if isinstance(default, Mapping) else str(value)
 
 
 def _login(config: Mapping[str, Any], faults: list[str]) -> Login:
@@ -391,6 +412,14 @@ def _nodes(managed: Mapping[str, Any]) -> Nodes:
         compute_node_domain=str(managed.get("ComputeNodeDomain") or ""),
         compute_node_nameservers=tuple(servers) or Nodes().compute_node_nameservers,
     )
+
+
+def _pool(value: Any, faults: list[str]) -> int:
+    try:
+        return int(value)
+    except (ValueError, TypeError):
+        faults.append(f"PostgreSQL.ConnectionPool: {value!r} is no number")
+        return 1
 
 
 def _mapping(config: Mapping[str, Any], key: str) -> Mapping[str, Any]:

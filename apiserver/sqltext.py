@@ -2,6 +2,10 @@
 
 from dataclasses import dataclass, field
 
+from apiserver.errors import InvalidError
+
+MAX_VALUES = 32_767  # asyncpg sends no more with one statement
+
 
 @dataclass(slots=True)
 class Binder:
@@ -10,7 +14,13 @@ class Binder:
     values: list[object] = field(default_factory=list)
 
     def bind(self, value: object, sql_type: str) -> str:
-        """Return the placeholder of a value, with its type."""
+        """Return the placeholder of a value, with its type.
+
+        Raises:
+            InvalidError: the request has more values than a statement takes.
+        """
+        if len(self.values) >= MAX_VALUES:
+            raise InvalidError(f"too many values: at most {MAX_VALUES}")
         self.values.append(value)
         return f"${len(self.values)}::{sql_type}"
 

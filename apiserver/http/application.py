@@ -256,8 +256,10 @@ class Application:
 
     def _require_management(self, request: web.Request) -> None:
         token = self._parts.settings.management_token
+        if not token:
+            raise NotFoundError("disabled: no management token is configured")
         given = request.headers.get(hdrs.AUTHORIZATION, "").removeprefix("Bearer ")
-        if token and not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode()):
+        if not hmac.compare_digest(given.encode("utf-8", "surrogateescape"), token.encode()):
             raise web.HTTPForbidden if given else web.HTTPUnauthorized
 
 

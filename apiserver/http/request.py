@@ -158,7 +158,8 @@ def _texts(pairs: Iterable[tuple[str, Any]], name: str) -> list[str]:
 
 
 def _cookie(request: web.Request) -> list[str]:
-    value = request.cookies.get("arvados_api_token", "")
+    """Return the token in the cookie; it only reads, because a browser sends it with other sites' forms, too."""
+    value = request.cookies.get("arvados_api_token", "") if request.method in ("GET", "HEAD") else ""
     try:
         return [base64.urlsafe_b64decode(value + "=" * (-len(value) % 4)).decode("utf-8")] if value else []
     except (binascii.Error, UnicodeDecodeError, ValueError):

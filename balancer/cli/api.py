@@ -21,6 +21,10 @@ ListenOption = Annotated[
     list[str] | None,
     typer.Option("--listen", help="HOST:PORT or unix:/path instead of the configured ones; may be repeated."),
 ]
+TrustOption = Annotated[
+    list[str] | None,
+    typer.Option("--trust", help="A network of balancers, whose X-Forwarded-For is believed; may be repeated."),
+]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DnsOption = Annotated[
     Path | None,
@@ -44,6 +48,7 @@ def serve(
     context: typer.Context,
     config: ConfigOption = None,
     listen: ListenOption = None,
+    trust: TrustOption = None,
     dns: DnsOption = None,
     migrate: MigrateOption = True,
 ) -> None:
@@ -54,6 +59,8 @@ def serve(
     settings = _settings(config)
     if listen:
         settings = replace(settings, listen=tuple(listen))
+    if trust:
+        settings = _trusting(settings, trust)
     if dns is not None:
         settings = replace(settings, dns=_dns_section(dns))
     _run(settings, migrate=migrate)
@@ -160,6 +167,15 @@ def _settings(config: Path | None) -> "Settings":
         return load(config)
     except SettingsError as exc:
         raise CommandError("the configuration cannot be used", why=str(exc), code=Exit.CONFIG) from exc
+
+
+def _trusting(settings: "Settings", networks: list[str]) -> "Settings":
+    from apiserver.settings import validate
+
+    found = replace(settings, trusted_proxies=tuple(networks))
+    if faults := validate(found):
+        raise CommandError("--trust cannot be used", why="; ".join(faults), code=Exit.USAGE)
+    return found
 
 
 def _dns_section(path: Path) -> "Mapping[str, Any]":

@@ -1,11 +1,12 @@
 """What every request meets: ids, errors, encodings, override, health, discovery."""
 
+import base64
 import json
 
 import aiohttp
 import pytest
 
-from tests.support.api import MANAGEMENT, ROOT, Client, api_database, api_template, root
+from tests.support.api import MANAGEMENT, ROOT, Client, api_database, api_template, root, running, settings
 from tests.support.postgres import postgres_server
 
 __all__ = ["api_database", "api_template", "postgres_server", "root"]
@@ -47,6 +48,25 @@ async def test_tokens_are_taken_from_every_place(root: Client) -> None:
     assert form.status == 200
 
 
+async def test_a_token_in_a_cookie_reads_and_changes_nothing(root: Client) -> None:
+    cookie = {"Cookie": f"arvados_api_token={base64.urlsafe_b64encode(ROOT.encode()).decode()}"}
+    bare = root.with_token(None)
+    assert (await bare.call("GET", "users/current", headers=cookie)).status == 200
+    made = {"group": {"group_class": "project", "name": "forged"}}
+    assert (await bare.call("POST", "groups", made, headers=cookie)).status == 401
+    form = {"group": json.dumps(made["group"])}  # what a page of another site can have a browser send
+    async with bare.http.post(f"{bare.base}/arvados/v1/groups", data=form, headers=cookie) as response:
+        assert response.status == 401
+    assert (await root.get("groups", filters=[["name", "=", "forged"]]))["items"] == []
+
+
+async def test_without_a_management_token_nobody_sees_health_numbers_or_requests(api_database: str) -> None:
+    async with running(settings(api_database, management_token="")) as base, aiohttp.ClientSession() as http:
+        for path in ("/_health/ping", "/metrics", "/_inspect/requests"):
+            answer = await Client(base, http, None).call("GET", path)
+            assert (answer.status, "disabled" in str(answer.body)) == (404, True), path
+
+
 async def test_a_long_get_comes_as_a_post_with_override(root: Client) -> None:
     filters = json.dumps([["uuid", "in", ["zzzzz-tpzed-000000000000000", *("x" * 50 for _ in range(100))]]])
     response = await root.http.post(
@@ -58,6 +78,22 @@ async def test_a_long_get_comes_as_a_post_with_override(root: Client) -> None:
     assert [item["uuid"] for item in (await response.json())["items"]] == ["zzzzz-tpzed-000000000000000"]
     direct = await root.get("users", filters=json.loads(filters))
     assert len(direct["items"]) == 1
+
+
+@pytest.mark.parametrize(
+    ("asked", "status"),
+    [
+        ({"filters": [[["uuid"] * 40_000, "=", "x"]]}, 422),
+        ({"filters": [[["any"] * 100, "=", "x"]] * 300}, 422),
+        ({"filters": [["uuid", "=", None]] * 1001}, 422),
+        ({"where": {f"properties.{number}": None for number in range(1001)}}, 422),
+        ({"order": ["email desc", "username"] * 20_000}, 200),
+        ({"select": ["email", "username"] * 20_000}, 200),
+    ],
+)
+async def test_long_lists_are_refused_or_mean_what_short_ones_mean(root: Client, asked: object, status: int) -> None:
+    answer = await root.call("POST", "users", asked, headers={"X-Http-Method-Override": "GET"})
+    assert answer.status == status, answer.body
 
 
 async def test_discovery_is_cacheable_and_tells_the_external_address(root: Client) -> None:

@@ -95,6 +95,30 @@ def test_a_long_path_gets_a_short_socket_folder() -> None:
     assert len(os.fsencode(server.socket_folder / ".s.PGSQL.5432")) <= SOCKET_PATH_BYTES
 
 
+def test_a_link_that_another_user_left_for_us_is_not_followed(tmp_path: Path) -> None:
+    theirs, long = tmp_path / "theirs", tmp_path / ("x" * 120)
+    theirs.mkdir(mode=0o700)
+    before = theirs.stat()
+    server = LocalServer(long, find_binaries())
+    server.socket_folder.symlink_to(theirs)
+    try:
+        with pytest.raises(LauncherError, match="not a folder of this user"):
+            server.start()
+    finally:
+        server.socket_folder.unlink()
+    assert (theirs.stat().st_uid, list(theirs.iterdir())) == (before.st_uid, [])
+
+
+def test_the_lock_of_a_servers_folder_is_not_looked_for_behind_a_link(folder: Path, tmp_path: Path) -> None:
+    precious = tmp_path / "precious"
+    precious.write_text("kept")
+    folder.mkdir(mode=0o700)
+    (folder / "lock").symlink_to(precious)
+    with pytest.raises(OSError, match="symbolic links"):
+        LocalServer(folder, find_binaries(), FAST).start()
+    assert precious.read_text() == "kept"
+
+
 def test_binaries_named_in_the_environment_come_first(tmp_path: Path) -> None:
     real = find_binaries().folder
     for name in ("initdb", "pg_ctl", "postgres"):

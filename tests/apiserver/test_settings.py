@@ -40,6 +40,9 @@ database_url: postgresql:///x
 system_root_token: {file: TOKEN}
 api: {max_concurrent_requests: 3, RequestTimeout: 10s}
 login: {test_users: {ada: {email: ada@example.org, password: pw}}}
+stop_delay_s: 1m30s
+database_pool: "5"
+trusted_proxies: 10.0.0.0/8
 """
 
 
@@ -76,18 +79,21 @@ def test_a_nodes_own_file_is_read_with_secrets_from_files(tmp_path: Path) -> Non
     found = load(path, {})
     assert (found.system_root_token, found.listen) == ("secretsecretsecret", ("unix:/run/a.sock",))
     assert (found.api.max_concurrent_requests, found.api.request_timeout_s) == (3, 10)
+    assert (found.stop_delay_s, found.database_pool, found.trusted_proxies) == (90.0, 5, ("10.0.0.0/8",))
     assert found.login.test_users == (TestUser("ada", "ada@example.org", "pw"),)
     assert load(path, {"DATABASE_URL": "postgresql:///y"}).database_url == "postgresql:///y"
 
 
 def test_all_faults_come_at_once_each_with_its_key(tmp_path: Path) -> None:
     wrong = "cluster: TOOLONG\nexternal_url: ftp://x\nnosuch: 1\napi: {nosuch: 1, request_timeout_s: soon}\nusers: 5\n"
-    wrong += "login: {test_users: {ada: {email: a@b}}}\n"
+    wrong += "login: {test_users: {ada: {email: a@b}}}\ndatabase_pool: ten\nstop_delay_s: later\nexternal_urls: x\n"
+    wrong += "trusted_proxies: 10.0.0.0/99\nlisten: 5\n"
     with pytest.raises(SettingsError) as caught:
         _load(tmp_path, wrong)
     lines = str(caught.value).splitlines()
     for fault in ("nosuch:", "api.nosuch", "api.request_timeout_s", "users:", "login.test_users: ada", "cluster",
-                  "system_root_token", "external_url"):  # fmt: skip
+                  "system_root_token", "external_url", "database_pool", "stop_delay_s", "external_urls:",
+                  "trusted_proxies: '10.0.0.0/99'", "listen: "):  # fmt: skip
         assert sum(fault in line for line in lines) >= 1, fault
     assert all(str(tmp_path) in line for line in lines)
 
