@@ -81,6 +81,7 @@ class Control:
         self._outside = outside
         self._events, self._clock, self._board = outside.events, outside.clock, outside.board
         self._addresses = Addresses()
+        self._host_names: list[str] = []
         parts = Parts(outside.publisher, outside.intents, self._addresses, outside.events, outside.clock)
         self._site = Site(parts, followers=[self], workers=outside.workers)
         self._prober = Prober(board=outside.board, watcher=self, now=outside.clock.now)
@@ -157,7 +158,7 @@ class Control:
         )
         gate = Gate(
             tokens=lambda: self._vault.opened.tokens,
-            hosts=lambda: [*host_names(), *self._site.config.admin.hosts],
+            hosts=lambda: [*self._host_names, *self._site.config.admin.hosts],
             management_token=self._management_token,
         )
         dashboard = Dashboard(services, gate, self._sessions, self._count_action)
@@ -276,6 +277,7 @@ class Control:
             ("secrets", self._keep_secrets()),
             ("dns", self._dns.run()),
             ("peers", self._peers.run(self._status.cluster)),
+            ("host names", self._learn_host_names()),
             ("addresses", self._addresses.run(self._names, self._addresses_changed)),
         ):
             tasks.create_task(task, name=name)
@@ -286,6 +288,9 @@ class Control:
         )
         self._events.add("control-started", text)
         await self._outside.parent.send({"type": "ready"})
+
+    async def _learn_host_names(self) -> None:
+        self._host_names = await asyncio.to_thread(host_names)
 
     async def _begin(self) -> Loaded:
         """Use the file. Over running workers one that cannot be used gives way to the last that could."""

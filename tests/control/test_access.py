@@ -1,5 +1,6 @@
 """Who may do what: tokens, roles, Host and Origin over TCP; the peer's name on the Unix socket."""
 
+import asyncio
 import getpass
 import os
 from typing import Any
@@ -129,6 +130,35 @@ async def test_roles_hold_over_tcp_and_tokens_reach_no_answer() -> None:
             assert document["intents"][0]["who"] == "hand"
             everything = str(document) + str(await control.events())
         assert not any(token.secret.decode() in everything for token in TOKENS)
+
+
+async def test_fields_and_bodies_of_any_bytes_are_answered_by_what_is_wrong_with_them() -> None:
+    port = free_port()
+    async with nodes("api1") as fakes, rig(fakes, start=False) as control:
+        file = control.folder / "head"
+        file.write_bytes(b"admin-token\n")
+        file.chmod(0o600)
+        token = {"name": "head", "role": "admin", "file": str(file)}
+        control.config["admin"] |= {"listen": f"127.0.0.1:{port}", "tokens": [token]}
+        control.write_config()
+        await control.start()
+
+        async def status(head: bytes, body: bytes = b"") -> bytes:
+            reader, writer = await asyncio.open_connection("127.0.0.1", port)
+            fields = b"Host: localhost\r\nConnection: close\r\nContent-Type: application/json\r\n"
+            writer.write(head + b"\r\n" + fields + b"Content-Length: %d\r\n\r\n" % len(body) + body)
+            answer = await reader.read()
+            writer.close()
+            return answer.split(b" ")[1]
+
+        good = b"Authorization: Bearer admin-token"
+        assert await status(b"GET /v1/status HTTP/1.1\r\nAuthorization: Bearer \xff\xed\xa0\x80") == b"401"
+        assert await status(b"GET /ui/ HTTP/1.1\r\nCookie: arv-balance-web=\xff\xed\xa0\x80") == b"303"
+        assert await status(b"GET /v1/events HTTP/1.1\r\nLast-Event-ID: x\r\n" + good) == b"400"
+        assert await status(b"GET /v1/events HTTP/1.1\r\nLast-Event-ID: 1\r\n" + good) == b"200"
+        drain = b"POST /v1/nodes/api1/drain HTTP/1.1\r\n" + good
+        for body in (b"[" * 100_000, b'{"for": 1' + b"0" * 4000 + b"}", b'{"for": 1e999}', b"[]", b"\xff"):
+            assert await status(drain, body) == b"400", body[:20]
 
 
 async def test_monitors_come_in_with_the_clusters_management_token_and_see_no_more() -> None:

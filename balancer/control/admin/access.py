@@ -85,7 +85,7 @@ def tcp_caller(asked: Asked, tokens: Sequence[Token], hosts: Sequence[str]) -> C
 def monitoring_caller(asked: Asked, token: bytes, hosts: Sequence[str]) -> Caller | None:
     """Return who asks when it is a monitor with the cluster's management token, None when it is not."""
     scheme, _, given = asked.authorization.partition(" ")
-    if not token or scheme.lower() != "bearer" or not hmac.compare_digest(given.strip().encode(), token):
+    if not token or scheme.lower() != "bearer" or not hmac.compare_digest(_bytes(given), token):
         return None
     check_origin(asked, hosts)
     return Caller("management token", Role.VIEWER)
@@ -104,10 +104,15 @@ def _token_caller(authorization: str, tokens: Sequence[Token]) -> Caller:
     scheme, _, given = authorization.partition(" ")
     if scheme.lower() != "bearer" or not given.strip():
         raise ProblemError(401, "a token is needed", hint="send it as Authorization: Bearer TOKEN")
-    found = find_token(given.strip().encode(), tokens)
+    found = find_token(_bytes(given), tokens)
     if found is None:
         raise ProblemError(401, "the token is not known")
     return Caller(found.name, found.role)
+
+
+def _bytes(given: str) -> bytes:
+    """Return what was sent in a field; bytes that are no UTF-8 came as surrogates."""
+    return given.strip().encode("utf-8", "surrogateescape")
 
 
 def find_token(secret: bytes, tokens: Sequence[Token]) -> Token | None:

@@ -226,7 +226,7 @@ async def _body(request: web.Request) -> dict[str, Any]:
         raise ProblemError(415, "the body has to be JSON", hint="send Content-Type: application/json")
     try:
         found = json.loads(raw)
-    except ValueError as exc:
+    except (ValueError, RecursionError) as exc:
         raise ProblemError(400, "the body is not JSON", why=str(exc)) from exc
     if not isinstance(found, dict):
         raise ProblemError(400, "the body has to be a JSON object")

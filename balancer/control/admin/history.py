@@ -23,9 +23,10 @@ class EventRoutes:
     async def events(self, call: Call) -> Any:
         """Return the newest events, or follow them as lines or as server-sent events."""
         query = call.request.query
+        last_seen = {"after": call.request.headers.get("Last-Event-ID") or "0"}  # of a browser that comes back
         found = self._services.events.recent(
             limit=number(query, "limit", 200),
-            after=number(query, "after", int(call.request.headers.get("Last-Event-ID", "0") or 0)),
+            after=number({**last_seen, **query}, "after", 0),
             node=query.get("node", ""),
             kind=query.get("kind", ""),
         )

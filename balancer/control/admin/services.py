@@ -62,7 +62,7 @@ def seconds_of(body: Mapping[str, Any], name: str) -> float | None:
         return None
     try:
         seconds = parse(value) if isinstance(value, str) else float(value)
-    except (ValueError, TypeError) as exc:
+    except (ValueError, TypeError, OverflowError) as exc:
         raise ProblemError(400, f"{name} is not a duration", why=str(exc)) from exc
     if not 0 < seconds <= MAX_SECONDS:
         raise ProblemError(400, f"{name} has to be more than 0 and at most a year")

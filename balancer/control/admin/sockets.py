@@ -34,7 +34,10 @@ def listening(address: str) -> socket.socket:
 
 
 def host_names() -> list[str]:
-    """Return the names that this machine may be called by in a Host field, beside loopback."""
+    """Return the names that this machine may be called by in a Host field, beside loopback.
+
+    Asks the resolver, which may take seconds.
+    """
     return [socket.gethostname().lower(), socket.getfqdn().lower()]
 
 
