@@ -112,7 +112,7 @@ class Authenticator:
         parts = token.split("/")
         if parts[0] == "v2" and len(parts) in (3, 4):
             return await self._check_v2(session, parts, remote)
-        if len(parts) != 1 or not token:
+        if len(parts) != 1 or not token or not (token.isascii() and token.isprintable()):
             return None
         external = hmac.new(settings.system_root_token.encode(), token.encode(), "sha256").hexdigest()
         row = await session.row(_QUERIES["token"], None, [token, external])

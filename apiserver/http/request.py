@@ -45,23 +45,27 @@ def networks(texts: Iterable[str]) -> tuple[Network, ...]:
 def client_address(peer: str, forwarded: str, trusted: Sequence[Network]) -> str:
     """Return the client's address: the last one in X-Forwarded-For that no trusted proxy has.
 
-    A peer on a Unix socket (`peer` "") is trusted. When all are proxies it is the first one named.
+    A peer on a Unix socket (`peer` "") is trusted. When all are proxies it is the first one named. What stands before
+    something that is no address is not looked at.
     """
+    found = peer
+    named = [_host(part) for part in forwarded.split(",") if part.strip()]
+    while named and (not found or _is_in(found, trusted)) and _is_address(named[-1]):
+        found = named.pop()
+    return found
 
-    def is_trusted(text: str) -> bool:
-        try:
-            address = ip_address(text)
-        except ValueError:
-            return False
-        return any(address.version == network.version and address in network for network in trusted)
 
-    if peer and not is_trusted(peer):
-        return peer
-    chain = [_host(part) for part in forwarded.split(",") if part.strip()]
-    for text in reversed(chain):
-        if not is_trusted(text):
-            return text
-    return chain[0] if chain else peer
+def _is_address(text: str) -> bool:
+    try:
+        ip_address(text)
+    except ValueError:
+        return False
+    return True
+
+
+def _is_in(text: str, networks: Sequence[Network]) -> bool:
+    address = ip_address(text)
+    return any(address.version == network.version and address in network for network in networks)
 
 
 def _host(text: str) -> str:

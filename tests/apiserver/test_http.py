@@ -1,5 +1,6 @@
 """What every request meets: ids, errors, encodings, override, health, discovery."""
 
+import asyncio
 import base64
 import json
 
@@ -65,6 +66,32 @@ async def test_without_a_management_token_nobody_sees_health_numbers_or_requests
         for path in ("/_health/ping", "/metrics", "/_inspect/requests"):
             answer = await Client(base, http, None).call("GET", path)
             assert (answer.status, "disabled" in str(answer.body)) == (404, True), path
+
+
+@pytest.mark.parametrize(
+    ("field", "status"),
+    [
+        (b"Authorization: Bearer \xff\xed\xa0\x80", 401),
+        (b"Authorization: Bearer v2/zzzzz-gj3su-000000000000001/\xff", 401),
+        (b"Cookie: arvados_api_token=\xff", 401),
+        (b"Idempotency-Key: \xff", 422),
+        (b"X-Forwarded-For: \xff", 200),
+        (b"X-Request-Id: \xff", 200),
+        (b"X-Arv-Designation: \xff", 200),
+    ],
+)
+async def test_fields_of_any_bytes_are_answered(root: Client, field: bytes, status: int) -> None:
+    body = json.dumps({"api_client_authorization": {"scopes": ["all"]}}).encode()
+    host, _, port = root.base.removeprefix("http://").rpartition(":")
+    reader, writer = await asyncio.open_connection(host, int(port))
+    token = b"" if field.startswith((b"Auth", b"Cookie")) else f"Authorization: Bearer {ROOT}\r\n".encode()
+    writer.write(
+        b"POST /arvados/v1/api_client_authorizations HTTP/1.1\r\nHost: x\r\nConnection: close\r\n" + token + field
+        + b"\r\nContent-Type: application/json\r\nContent-Length: %d\r\n\r\n" % len(body) + body
+    )  # fmt: skip
+    answer = await reader.read()
+    writer.close()
+    assert int(answer.split()[1]) == status, answer
 
 
 async def test_a_long_get_comes_as_a_post_with_override(root: Client) -> None:

@@ -179,6 +179,8 @@ def test_tokens_are_read_from_headers() -> None:
         ("127.0.0.1", "127.0.0.5, 127.0.0.6", "127.0.0.5"),
         ("", "10.0.0.1:4711", "10.0.0.1"),
         ("", "[2001:db8::1]:4711", "2001:db8::1"),
+        ("127.0.0.1", "10.0.0.1, unknown, 127.0.0.5", "127.0.0.5"),
+        ("127.0.0.1", "unknown", "127.0.0.1"),
     ],
 )
 def test_the_client_is_the_last_that_no_proxy_is(peer: str, forwarded: str, expected: str) -> None:
