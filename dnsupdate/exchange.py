@@ -20,6 +20,11 @@ from dnsupdate.update import Update
 _UNREACHABLE = (errno.EHOSTUNREACH, errno.ENETUNREACH, errno.EHOSTDOWN, errno.EADDRNOTAVAIL, errno.EACCES)
 
 
+def peer_name(address: str, port: int) -> str:
+    """Return a server as messages name it."""
+    return address if port == 53 else f"{address} port {port}"
+
+
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Peer:
     """A server and how we speak to it. `timeout_s` bounds a connection attempt and the wait for an answer, each."""
@@ -33,7 +38,7 @@ class Peer:
     @property
     def name(self) -> str:
         """The server as messages name it."""
-        return self.address if self.port == 53 else f"{self.address} port {self.port}"
+        return peer_name(self.address, self.port)
 
 
 @dataclass(frozen=True, slots=True)

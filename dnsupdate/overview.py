@@ -1,14 +1,16 @@
 """What is, what would be done, and what was done: read from the tables, changing nothing but on an operator's word."""
 
 import json
-from collections.abc import Sequence
+from collections import Counter
+from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dnsupdate.batch import Batch, prepare
-from dnsupdate.booking import due_of
+from dnsupdate.booking import ORPHAN, due_of
+from dnsupdate.exchange import peer_name
 from dnsupdate.files import FILE, NO_ZONE
-from dnsupdate.plan import Change, Key, Plan, Policy
+from dnsupdate.plan import Change, Key, Plan, Policy, Standing
 from dnsupdate.queries import load
 from dnsupdate.records import Renderer
 from dnsupdate.settings import Settings
@@ -55,6 +57,8 @@ class Overview:
         batch = await prepare(self._store, target, due, renderer.render)
         policy = Policy(self._settings.owner_id, settings.ownership, settings.conflict)
         batch.known = replace(batch.known, held_hosts=0)  # they are in the batch, with all others
+        orphans = [one.orphan for one in due if one.orphan is not None]
+        batch.standing |= {(zone, name): Standing.OURS for zone, name, _ in orphans}  # they had our marker
         plan = batch.plan(policy, settings.brake, target)
         rows = [row for row in await self.states() if row["target"] == target and row["state"] == "conflict"]
         blocked = {row["node_uuid"]: row["last_error"] for row in rows}
@@ -62,7 +66,8 @@ class Overview:
         return TargetPlan(
             target=target,
             kind=settings.kind,
-            server=", ".join(settings.servers) or str(settings.dir or ""),
+            server=", ".join(peer_name(server, settings.port) for server in settings.servers)
+            or str(settings.dir or ""),
             holder=str(row["holder"]) if row.get("is_held") else "nobody",
             epoch=int(row.get("epoch", 0)),
             plan=plan,
@@ -109,7 +114,8 @@ class Overview:
 
     async def release(self, target: str | None, hosts: Sequence[str] | None = None) -> list[str]:
         """Let held deletions go; return the hosts."""
-        return [row["node_uuid"] for row in await self._fetch("release", target, None if not hosts else list(hosts))]
+        names = [host.rstrip(".") for host in hosts] if hosts else None
+        return [row["node_uuid"] for row in await self._fetch("release", target, names)]
 
     async def adopt(self, names: Sequence[str], target: str | None = None) -> list[Key]:
         """Take over what is at names that hosts want and do not get; a host name stands for all its names."""
@@ -130,19 +136,26 @@ class Overview:
         async with self._store.connection() as connection:
             due = [due_of(row) for row in await connection.fetch(_SQL["all_due"], target)]
         batch = await prepare(self._store, target, due, Renderer(self._settings).render)
-        shown = _names(batch)
         published = {(one.zone, one.name) for one in batch.known.published}
         asked = {name.rstrip(".") for name in names}
+        hosts = {one.uuid for one in batch.due if one.host is not None and one.host.hostname in asked}
         found = {
             (one.zone, one.name): one.host
             for one in batch.desired
-            if (one.name.rstrip(".") in asked or shown.get(one.host) in asked) and (one.zone, one.name) not in published
+            if (one.name.rstrip(".") in asked or one.host in hosts) and (one.zone, one.name) not in published
         }
         return sorted(found), sorted(set(found.values()))
 
 
 def _names(batch: Batch) -> dict[str, str]:
-    return {one.uuid: one.host.hostname or one.uuid if one.host is not None else one.uuid for one in batch.due}
+    return labels((one.uuid, one.host.hostname if one.host is not None else None) for one in batch.due)
+
+
+def labels(hosts: Iterable[tuple[str, str | None]]) -> dict[str, str]:
+    """Return what hosts are called, by uuid: their names, with the uuid where two have the same."""
+    names = {uuid: name or (uuid.split("/")[1] if uuid.startswith(ORPHAN) else uuid) for uuid, name in hosts}
+    counts = Counter(names.values())
+    return {uuid: f"{name} ({uuid})" if counts[name] > 1 else name for uuid, name in names.items()}
 
 
 def plan_lines(found: TargetPlan) -> list[str]:
@@ -177,7 +190,7 @@ def _change_lines(change: Change) -> list[str]:
     before = {rrset.rdtype: rrset for rrset in change.before}
     after = {rrset.rdtype: rrset for rrset in change.after if rrset.rdtype in change.types}
     lines = []
-    for rdtype in sorted({*before, *after}):
+    for rdtype in sorted({*before, *after} or change.types):
         old, new = before.get(rdtype), after.get(rdtype)
         sign = "~" if old and new else "+" if new else "-"
         values = " → ".join(", ".join(one.rdatas) for one in (old, new) if one is not None)

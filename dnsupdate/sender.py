@@ -18,6 +18,7 @@ from dnsupdate.settings import TargetSettings
 from dnsupdate.store import Store
 
 logger = logging.getLogger(__name__)
+OTHER_SENDS, NOT_DESIGNATED = "another process is the sender", "not designated"
 
 
 @dataclass(frozen=True, slots=True)
@@ -59,9 +60,10 @@ class Waker(Protocol):
 
 @dataclass(slots=True)
 class Status:
-    """What this process knows about its sender, for `status` and metrics."""
+    """What this process knows about its sender, for `status` and metrics. `idle`: with the lease it found all done."""
 
     leads: bool = False
+    idle: bool = False
     epoch: int = 0
     text: str = "starting"
     error: str | None = None
@@ -130,7 +132,7 @@ class Sender:
             return await self._cycle()
         except LeaseLostError as exc:
             self._lease = None
-            self.status.leads = False
+            self.status.leads = self.status.idle = False
             self.status.text = str(exc)
             logger.warning("lost the lease", extra={"action": "lease-lost", "target": self._target})
             return self._settings.poll * self._random()
@@ -142,9 +144,7 @@ class Sender:
         if self._lease is None:
             taken = await self._acquire()
             if taken is None:
-                self.status = Status(
-                    text="another process is the sender" if self._designation is None else "not designated"
-                )
+                self.status = Status(text=OTHER_SENDS if self._designation is None else NOT_DESIGNATED)
                 return self._settings.poll
             self._lease = taken[0]
             self._has_told = bool(taken[1].get("error"))
@@ -153,7 +153,8 @@ class Sender:
             await self._work.begin(*taken)
         step = await self._work.step(self._lease)
         self._lease = step.lease
-        self.status = replace(self.status, epoch=step.lease.epoch, text=step.text)
+        idle = not step.busy and step.trouble is None
+        self.status = replace(self.status, epoch=step.lease.epoch, text=step.text, idle=idle)
         if step.trouble is not None:
             await self._tell(step.trouble)
             return self._failed(str(step.trouble))

@@ -4,7 +4,7 @@ import asyncio
 from datetime import UTC, datetime
 from typing import Any
 
-from dnsupdate.exchange import Channel, Peer
+from dnsupdate.exchange import Channel, Peer, Reply
 from dnsupdate.overview import Overview
 from dnsupdate.service import Secrets, peers, wall_clock
 from dnsupdate.settings import Settings
@@ -56,18 +56,21 @@ async def _ask(target: str, peer: Peer, wanted: list[tuple[str, str]]) -> list[d
         started = clock()
         replies = await channel.query(*wanted)
         took_s = clock() - started
-    return [
-        {
-            "target": target,
-            "server": peer.name,
-            "name": name,
-            "type": rdtype,
-            "data": list(reply.answer.data(rdtype)) if reply.answer is not None else None,
-            "error": None if reply.answer is not None else reply.diagnosis.text,
-            "seconds": took_s,
-        }
-        for (name, rdtype), reply in zip(wanted, replies, strict=True)
-    ]
+    found = []
+    for (name, rdtype), reply in zip(wanted, replies, strict=True):
+        data = _data(peer, reply, rdtype)
+        error = reply.diagnosis.text if data is None else None
+        shown = {"target": target, "server": peer.name, "name": name, "type": rdtype, "data": data, "error": error}
+        found.append({**shown, "seconds": took_s})
+    return found
+
+
+def _data(peer: Peer, reply: Reply, rdtype: str) -> list[str] | None:
+    """What the server has; None: it did not say, or not with our key."""
+    answer = reply.answer
+    if answer is None or answer.rcode not in ("NOERROR", "NXDOMAIN") or (peer.key is not None and not answer.signed):
+        return None
+    return list(answer.data(rdtype))
 
 
 def _time(at: datetime) -> str:
@@ -90,6 +93,8 @@ def lines(found: dict[str, Any]) -> list[str]:
     for row in found["states"]:
         error = f": {row['last_error']}" if row["last_error"] else ""
         text.append(f"  state      {row['target']}: {row['state']}{error}")
+    if not found["records"] and not found["messages"]:
+        text.append("  records    none: no template makes any for it")
     wanted = {(row["target"], row["name"], row["rdtype"]): row["rdata"] for row in found["records"]}
     for row in found["seen"]:
         data = row["error"] or ", ".join(row["data"]) or "nothing"

@@ -145,7 +145,7 @@ def _send(settings: "Settings", *, force: bool, designated: bool, timeout_s: flo
 async def _sent(
     settings: "Settings", *, force: bool, designated: bool, timeout_s: float
 ) -> tuple[bool, list[str], dict[str, int], list[str]]:
-    from dnsupdate.overview import Overview
+    from dnsupdate.overview import Overview, labels
 
     async with dnswork.opened(settings) as store:
         overview = Overview(settings, store)
@@ -155,7 +155,8 @@ async def _sent(
         if force and await overview.release(None):
             done = await dnswork.until_done(settings, store, designated=designated, timeout_s=timeout_s)
         rows = [row for row in await overview.states() if row["state"] not in ("published", "held")]
-        left = [f"{row['hostname']} at {row['target']}: {row['state']}{_because(row)}" for row in rows]
+        names = labels((row["node_uuid"], row["hostname"]) for row in rows)
+        left = [f"{names[row['node_uuid']]} at {row['target']}: {row['state']}{_because(row)}" for row in rows]
         targets = [row for row in await overview.targets() if row["server_state"].get("error")]
         troubles = [f"{row['target']}: {row['server_state']['error']['text']}" for row in targets]
         return done, left, await overview.held(), troubles
@@ -177,6 +178,8 @@ def show(
     events: Annotated[int, typer.Option("--events", metavar="N", help="Show the last N events too.")] = 0,
 ) -> None:
     """Show targets and the state of hosts."""
+    from dnsupdate.overview import labels
+
     found = dnswork.run(_shown(dnsconfig.settings(config), hosts or None, events))
     if as_json:
         typer.echo(json.dumps({"schema": "arv-balance/dns-status/v1", **found}, default=str))
@@ -190,10 +193,13 @@ def show(
         error = row["server_state"].get("error")
         if error:
             typer.echo(f"  ✗ {error['text']}")
-    for row in found["hosts"]:
+        if row["held"]:
+            typer.echo(f"  held: see `arv-balance dns plan`; `arv-balance dns release {row['target']}` lets them go")
+    rows = [row for row in found["hosts"] if hosts or not row["removed"] or row["state"] != "published"]
+    names = labels((row["node_uuid"], row["hostname"]) for row in rows)
+    for row in rows:
         state = "gone" if row["removed"] and row["state"] == "published" else row["state"]
-        if hosts or state != "gone":
-            typer.echo(f"{row['hostname'] or row['node_uuid']:<24} {row['target']:<12} {state}{_because(row)}")
+        typer.echo(f"{names[row['node_uuid']]:<24} {row['target']:<12} {state}{_because(row)}")
     for row in found["events"]:
         typer.echo(f"{row['at']:%Y-%m-%d %H:%M:%S}  {row['target']}  {row['kind']}: {row['text']}")
 

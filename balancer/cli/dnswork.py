@@ -84,6 +84,12 @@ async def until_done(settings: "Settings", store: "Store", *, designated: bool, 
     Targets that another process sends to are waited for.
     """
     from dnsupdate.overview import Overview
+    from dnsupdate.sender import NOT_DESIGNATED, OTHER_SENDS
+
+    def has_looked(name: str) -> bool:
+        """Whether the sender has seen that all is as it should be at its target, or leaves it to another process."""
+        sender = sending.senders.get(name)
+        return sender is not None and (sender.status.idle or sender.status.text in (OTHER_SENDS, NOT_DESIGNATED))
 
     # What goes wrong is in the tables, and said at the end; as a log line it would come without its reason.
     logging.getLogger("dnsupdate").addHandler(logging.NullHandler())
@@ -94,7 +100,9 @@ async def until_done(settings: "Settings", store: "Store", *, designated: bool, 
     async def done() -> bool:
         waiting = await overview.waiting()
         kinds = {(target, state) for target, state in waiting if target in mine}
-        return all(state != "pending" for _, state in kinds) and await _all_looked_at(overview, mine)
+        if any(state == "pending" for _, state in kinds) or not all(map(has_looked, mine)):
+            return False
+        return await _all_looked_at(overview, mine)
 
     return await _while(sending.run, done, timeout_s)
 

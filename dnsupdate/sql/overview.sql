@@ -46,7 +46,8 @@ FROM dns_messages WHERE $1 = ANY(hosts) ORDER BY target, zone, id DESC;
 -- Let held deletions go.
 UPDATE dns_dirty d SET released = true, state = 'pending', not_before = '-infinity'
 WHERE state = 'held' AND NOT released AND ($1::text IS NULL OR target = $1) AND ($2::text[] IS NULL OR node_uuid = ANY($2)
-  OR EXISTS (SELECT FROM dns_hosts h WHERE h.uuid = d.node_uuid AND h.facts ->> 'hostname' = ANY($2)))
+  OR EXISTS (SELECT FROM dns_hosts h WHERE h.uuid = d.node_uuid AND h.facts ->> 'hostname' = ANY($2))
+  OR (node_uuid LIKE 'orphan:%' AND rtrim(split_part(node_uuid, '/', 2), '.') = ANY($2)))
 RETURNING node_uuid;
 
 -- name: adopt
