@@ -6,6 +6,7 @@ import typer
 
 from balancer.cli import options
 from balancer.cli.client import connect
+from balancer.cli.exits import CommandError
 from balancer.cli.output import age, emit, table
 
 
@@ -31,7 +32,19 @@ def designate(
     if as_json:
         emit(document)
         return
-    print("\n".join(_lines([item for item in document["designations"] if name in {"", item["name"]}])))
+    print("\n".join(_lines(_chosen(document["designations"], name))))
+
+
+def _chosen(items: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:
+    """Return the designation of that name, or all of them without a name."""
+    found = [item for item in items if name in {"", item["name"]}]
+    if name and not found:
+        from balancer.config.errors import did_you_mean
+
+        known = [item["name"] for item in items]
+        why = f"designations are {', '.join(known)}" if known else "the configuration has no designated nodes"
+        raise CommandError(f"there is no designation {name!r}", why=why, hint=did_you_mean(name, known))
+    return found
 
 
 def _lines(items: list[dict[str, Any]]) -> list[str]:

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from balancer.cli import lookup
 from balancer.cli.exits import CommandError, Exit
+from balancer.config.errors import did_you_mean
 
 if TYPE_CHECKING:
     from balancer.config.errors import Fault
@@ -77,7 +78,13 @@ def _text(faults: "list[Fault]", document: "Document") -> str:
 def targets(settings: "Settings", target: str | None) -> list[str]:
     """Return the names of all targets, or the one that was asked for."""
     if target is not None and target not in settings.targets:
-        raise CommandError(f"there is no target {target}", why="known: " + ", ".join(settings.targets), code=Exit.USAGE)
+        known = ", ".join(settings.targets)
+        raise CommandError(
+            f"there is no target {target!r}",
+            why=f"targets are {known}",
+            hint=did_you_mean(target, settings.targets),
+            code=Exit.USAGE,
+        )
     return [target] if target is not None else list(settings.targets)
 
 

@@ -7,8 +7,8 @@ from urllib.parse import urlencode
 import typer
 
 from balancer.cli import options
-from balancer.cli.client import connect
-from balancer.cli.output import Color, Painter, emit
+from balancer.cli.client import Client, connect
+from balancer.cli.output import Color, Painter, emit, say
 
 _STYLES = {"warning": "warn", "error": "bad"}
 
@@ -32,12 +32,26 @@ def events(
     client, painter = connect(admin, admin_token_file), Painter(color)
     query = {"limit": str(limit), "node": node, "kind": kind} | ({"follow": "1"} if follow else {})
     path = f"/v1/events?{urlencode({name: value for name, value in query.items() if value})}"
-    found = client.lines(path) if follow else iter(client.get(path)["events"])
+    found = client.lines(path) if follow else client.get(path)["events"]
+    if not found and (node or kind):
+        _say_nothing_found(client, node, kind)
     for event in found:
         if as_json:
             emit(event, "jsonl")
         else:
             print(line(event, painter), flush=follow)
+
+
+def _say_nothing_found(client: Client, node: str, kind: str) -> None:
+    """A filter that lets nothing through may be a slip of the pen."""
+    from balancer.config.errors import did_you_mean
+
+    every = client.get("/v1/events?limit=2000")["events"]
+    for asked, member in ((node, "node"), (kind, "kind")):
+        known = {event[member] for event in every} - {""}
+        if asked and asked not in known:
+            meant = did_you_mean(asked, known)
+            say(f"no event has the {member} {asked!r}{meant and f'; {meant}'}")
 
 
 def line(event: dict[str, Any], painter: Painter) -> str:

@@ -106,7 +106,12 @@ def footer(status: Document, painter: Painter) -> list[str]:
     last = status["config"]["last_reload"]
     if last and not last["ok"]:
         count = len(last["errors"])
-        lines.append(painter.paint("bad", f"config on disk has {count} errors and is not in use: arv-balance check"))
+        lines.append(
+            painter.paint(
+                "bad",
+                f"config on disk has {count} error{'' if count == 1 else 's'} and is not in use: arv-balance check",
+            )
+        )
     return lines
 
 

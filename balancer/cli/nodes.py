@@ -198,8 +198,10 @@ def forget(
     client = connect(admin, admin_token_file)
     answer = _act(client, node, "forget", {"reason": reason, "force": force, "dry_run": dry_run})
     would = "would be dropped" if dry_run else "dropped"
-    changes = "1 change" if answer["dropped"] == 1 else f"{answer['dropped']} changes"
-    _told(answer, as_json, f"{node}  {changes} {would}; it is {answer['state']}")
+    changes = {0: "nothing was changed", 1: f"1 change {would}"}.get(
+        answer["dropped"], f"{answer['dropped']} changes {would}"
+    )
+    _told(answer, as_json, f"{node}  {changes}; it is {answer['state']}")
 
 
 def _path(node: str) -> str:

@@ -1,11 +1,11 @@
 """What an operator does to nodes: guarded, recorded with who and why, on the disk before it takes effect."""
 
-from collections.abc import Mapping
+from collections.abc import Collection, Iterable, Mapping
 from dataclasses import dataclass, field
 from datetime import datetime
-from difflib import get_close_matches
 from typing import Any
 
+from balancer.config.errors import did_you_mean
 from balancer.config.overlay import AddedNode
 from balancer.control.board import Board
 from balancer.control.events import EventLog
@@ -18,14 +18,20 @@ from balancer.errors import BalanceError, RefusedError
 from balancer.model import Admin, Health, Node
 
 
-class UnknownNodeError(BalanceError):
+class UnknownNameError(BalanceError):
+    """There is nothing of that name. `listing`: the command that shows what there is."""
+
+    def __init__(self, kind: str, name: str, known: Collection[str], listing: str) -> None:
+        super().__init__(f"there is no {kind} {name!r}")
+        self.why = f"{kind}s are {', '.join(known)}" if known else f"there are no {kind}s"
+        self.hint = did_you_mean(name, known) or listing
+
+
+class UnknownNodeError(UnknownNameError):
     """There is no node of that name."""
 
-    def __init__(self, name: str, known: list[str]) -> None:
-        close = get_close_matches(name, known, n=1, cutoff=0.6)
-        super().__init__(f"there is no node {name!r}")
-        self.why = f"nodes are {', '.join(known)}" if known else "there are no nodes"
-        self.suggestion = close[0] if close else ""
+    def __init__(self, name: str, known: Iterable[str]) -> None:
+        super().__init__("node", name, list(known), "arv-balance nodes list")
 
 
 class GuardError(RefusedError):
@@ -123,7 +129,7 @@ class NodeActions:
         """Drop every intent on a name: a node of the file is as the file says again, an added one is gone."""
         stands = self._site.intents.of(name)
         if not stands:
-            raise UnknownNodeError(name, sorted({item.node for item in self._site.intents if item.node}))
+            return self._done(name, changed=False, facts={"dropped": 0})
         if name not in self._site.config.node_map and self._site.node(name) is not None:
             self._guard(name, request)
         if not request.dry_run:
@@ -183,7 +189,7 @@ class NodeActions:
     def _known(self, name: str) -> Node:
         node = self._site.node(name)
         if node is None:
-            raise UnknownNodeError(name, [node.name for node in self._site.snapshot.nodes])
+            raise UnknownNodeError(name, (node.name for node in self._site.snapshot.nodes))
         return node
 
     def _health(self, node: Node) -> Health:

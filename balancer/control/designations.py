@@ -8,6 +8,7 @@ from typing import Any
 from balancer.config.inventory import Designated
 from balancer.config.overlay import Holder
 from balancer.config.schema import Config
+from balancer.control.actions import UnknownNameError, UnknownNodeError
 from balancer.control.designation_store import LEASE_S, Remembered, Store, moved
 from balancer.control.events import EventLog
 from balancer.control.prober import Prober
@@ -72,12 +73,16 @@ class DesignationKeeper:
                 continue
 
     async def appoint(self, name: str, node: str, who: str, reason: str) -> Remembered:
-        """Give the designation to a node because a person says so. Raises RefusedError or StateError."""
+        """Give the designation to a node because a person says so.
+
+        Raises UnknownNameError, RefusedError or StateError.
+        """
         config = self._site.config
         item = config.designated.get(name)
         if item is None:
-            there_is = ", ".join(config.designated) or "none"
-            raise RefusedError(f"there is no designation {name!r}; there is {there_is}")
+            raise UnknownNameError("designation", name, config.designated, "arv-balance designate")
+        if self._site.node(node) is None:
+            raise UnknownNodeError(node, (item.name for item in self._site.snapshot.nodes))
         order = self._order(config, item)
         if node not in order:
             raise RefusedError(f"{node} is not in designated.{name}.order, which is {', '.join(order)}")

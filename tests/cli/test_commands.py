@@ -215,7 +215,7 @@ async def test_nodes_come_and_go() -> None:
         assert (removed.code, removed.out.startswith("api3  removed in")) == (0, True), removed
         assert (await run("nodes", "list", "-o", "name")).out.split() == ["api1", "api2"]
         typo = await run("nodes", "drain", "apy1")
-        assert (typo.code, "did you mean api1?" in typo.err) == (1, True)
+        assert (typo.code, "did you mean 'api1'?" in typo.err) == (1, True)
 
 
 async def test_events_reload_ledger_explain_pause_and_designate_answer() -> None:
@@ -227,7 +227,7 @@ async def test_events_reload_ledger_explain_pause_and_designate_answer() -> None
         run.control.write_config()
         bad = await run("reload")
         assert (bad.code, "balance.policy" in bad.err) == (3, True)
-        assert "config on disk has 1 errors" in (await run("status")).out
+        assert "config on disk has 1 error and" in (await run("status")).out
         assert (await run("ledger")).out.splitlines()[-1].split()[:2] == ["accepted", "0"]
         assert "would be chosen" in (await run("explain", "GET", "/arvados/v1/collections")).out
         paused = await run("pause", "--yes", "--reason", "failover")

@@ -47,7 +47,7 @@ async def test_every_route_answers_as_it_is_described() -> None:
 async def test_what_is_not_there_is_a_problem_that_says_what_to_try() -> None:
     async with nodes("api1") as fakes, rig(fakes) as control:
         status, problem = await control.call("GET", "/v1/nodes/api11")
-        assert (status, problem["try"]) == (404, "did you mean api1?")
+        assert (status, problem["try"]) == (404, "did you mean 'api1'?")
         status, problem = await control.call("GET", "/v2/status")
         assert status == 404
         assert "openapi" in problem["try"]

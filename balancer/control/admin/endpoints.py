@@ -192,7 +192,7 @@ def _traffic(services: Services) -> list[Endpoint]:
             "Give a designation to a node",
             schemas.DESIGNATIONS,
             body=schemas.APPOINT_BODY,
-            refusals=(400, 409, 507),
+            refusals=(400, 404, 409, 507),
         ),
         Endpoint(
             "GET",

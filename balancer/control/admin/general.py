@@ -4,6 +4,7 @@ from typing import Any
 
 from aiohttp import web
 
+from balancer.control.actions import UnknownNodeError
 from balancer.control.admin.app import Call, json_response
 from balancer.control.admin.problem import ProblemError
 from balancer.control.admin.services import CODE_S, Document, Services
@@ -82,7 +83,7 @@ class GeneralRoutes:
             raise ProblemError(400, f"span has to be one of {', '.join(SPANS)}")
         node = self._services.site.node(name) if name else None
         if name and node is None:
-            raise ProblemError(404, f"there is no node {name!r}", hint="arv-balance nodes list")
+            raise UnknownNodeError(name, (item.name for item in self._services.site.snapshot.nodes))
         points = self._services.series.points(span, node.slot if node else None)
         return {"schema": SERIES, "node": name, "span": span, "every_s": SPANS[span][0], **columns(points)}
 

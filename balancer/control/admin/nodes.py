@@ -75,12 +75,7 @@ class NodeRoutes:
         return await self._answer(call, await self._try(act, call))
 
     async def _try(self, act: Act, call: Call) -> Done:
-        try:
-            done = await act(call.request.match_info.get("node", ""), self._request(call))
-        except UnknownNodeError as exc:
-            hint = f"did you mean {exc.suggestion}?" if exc.suggestion else "arv-balance nodes list"
-            raise ProblemError(404, str(exc), why=exc.why, hint=hint) from exc
-        return done
+        return await act(call.request.match_info.get("node", ""), self._request(call))
 
     async def _answer(self, call: Call, done: Done) -> Document:
         node = self._services.site.node(done.node)
@@ -104,9 +99,7 @@ class NodeRoutes:
         name = call.name("node")
         node = self._services.site.node(name)
         if node is None:
-            error = UnknownNodeError(name, [item.name for item in self._services.site.snapshot.nodes])
-            hint = f"did you mean {error.suggestion}?" if error.suggestion else "arv-balance nodes list"
-            raise ProblemError(404, str(error), why=error.why, hint=hint)
+            raise UnknownNodeError(name, (item.name for item in self._services.site.snapshot.nodes))
         return node
 
     def _request(self, call: Call) -> Request:

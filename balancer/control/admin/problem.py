@@ -6,7 +6,7 @@ from typing import Any
 
 from aiohttp import web
 
-from balancer.control.actions import GuardError
+from balancer.control.actions import GuardError, UnknownNameError
 from balancer.errors import BalanceError, ConfigError, RefusedError, StateError, WireError
 
 SCHEMA = "arv-balance/problem/v1"
@@ -40,6 +40,8 @@ def from_error(exc: BalanceError) -> ProblemError:
     match exc:
         case GuardError():
             return ProblemError(409, str(exc), why="nothing was changed", hint="the same with --force", kind="guard")
+        case UnknownNameError():
+            return ProblemError(404, str(exc), why=exc.why, hint=exc.hint)
         case RefusedError():
             return ProblemError(409, str(exc), kind="refused")
         case ConfigError():

@@ -162,14 +162,16 @@ class UpgradeRoutes:
 def upgrade_endpoints(services: Services) -> list[Endpoint]:
     """Return the routes."""
     routes, admin = UpgradeRoutes(services), Role.ADMIN
-    path, changes = "/v1/upgrade", (400, 409, 507)
+    path, changes = "/v1/upgrade", (400, 404, 409, 507)
 
     def change(where: str, handler: Any, summary: str, body: schemas.Schema) -> Endpoint:
         return Endpoint("POST", path + where, admin, handler, summary, UPGRADE, body=body, refusals=changes)
 
     return [
         Endpoint("GET", path, Role.VIEWER, routes.show, "The upgrade as it stands", UPGRADE),
-        Endpoint("GET", path + "/nodes/{node}", Role.OPERATOR, routes.look, "Ask a node now", LOOK, refusals=(409,)),
+        Endpoint(
+            "GET", path + "/nodes/{node}", Role.OPERATOR, routes.look, "Ask a node now", LOOK, refusals=(404, 409)
+        ),
         change("", routes.begin, "Begin an upgrade", _BEGIN_BODY),
         change("/attach", routes.attach, "Drive the open upgrade on", schemas.body(force=FLAG)),
         change("/steps/{number}", routes.word, "Say how far a step is", _WORD_BODY),

@@ -7,6 +7,7 @@ from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from balancer.config.errors import did_you_mean
 from balancer.control.upgrade.machine import Do, Step
 from balancer.errors import ConfigError
 
@@ -72,7 +73,10 @@ def _chosen(plan: "Plan", targets: Sequence[Target]) -> list[Target]:
     known = {target.name: target for target in targets}
     unknown = [name for name in (*plan.nodes, *plan.hosts) if name not in known]
     if unknown:
-        raise ConfigError(f"the plan names {unknown[0]}, and nodes are {', '.join(known) or 'none'}")
+        meant = did_you_mean(unknown[0], known)
+        raise ConfigError(
+            f"the plan names {unknown[0]}, and nodes are {', '.join(known) or 'none'}{meant and f'; {meant}'}"
+        )
     chosen = [known[name] for name in plan.nodes] or list(targets)
     if not chosen:
         raise ConfigError("there are no nodes to upgrade")

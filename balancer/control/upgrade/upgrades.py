@@ -12,6 +12,7 @@ from dataclasses import dataclass
 from typing import Any, Protocol
 
 from balancer import scoreboard as sb
+from balancer.control.actions import UnknownNodeError
 from balancer.control.httpclient import NoAnswerError, get
 from balancer.control.intents import Kind
 from balancer.control.probe import check, lookup
@@ -145,7 +146,7 @@ class Upgrades:
         """Ask a node now, past all verdicts: does it answer its check, which version does it run."""
         plan = self._prober.plan(name)
         if plan is None:
-            raise RefusedError(f"there is no node {name}")
+            raise UnknownNodeError(name, (node.name for node in self._site.snapshot.nodes))
         if plan.target is None:
             return {"schema": SCHEMA, "node": name, "ok": False, "text": plan.fault, "version": "", "members": {}}
         result = await check(plan.target, plan.expect, timeout_s=plan.timeout_s)
@@ -296,7 +297,7 @@ class Upgrades:
         nodes = {node.name: node for node in self._site.snapshot.nodes if node.admin is not Admin.REMOVED}
         unknown = [name for name in asked.nodes if name not in nodes]
         if unknown:
-            raise RefusedError(f"there is no node {unknown[0]}: nodes are {', '.join(nodes)}")
+            raise UnknownNodeError(unknown[0], nodes)
         pause = self._site.intents.get(Kind.PAUSE)
         if pause is not None:
             raise RefusedError(f"traffic is paused by {pause.who}: an upgrade holds and releases it itself")
