@@ -63,7 +63,7 @@ class Process:
 
     def cpu_ns(self) -> int:
         """Return CPU time of all threads of all its processes, from the scheduler's accounting."""
-        return sum(thread_ns for pid in self.pids() for thread_ns in _threads_ns(pid))
+        return family_cpu_ns(self.pid)
 
     def cpu_ns_by_pid(self, cmdline_has: str) -> dict[int, int]:
         """Return CPU time of each of its processes whose command line contains a text."""
@@ -100,6 +100,11 @@ class Process:
             if stream:
                 stream.close()
         self._child = None
+
+
+def family_cpu_ns(root: int) -> int:
+    """Return CPU time of a process and all that it started, from the scheduler's accounting."""
+    return sum(thread_ns for pid in _family(root) for thread_ns in _threads_ns(pid))
 
 
 def core_busy_ns(core: int) -> int:
