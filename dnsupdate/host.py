@@ -40,12 +40,12 @@ class Host:
     @property
     def ipv4(self) -> tuple[str, ...]:
         """The IPv4 addresses."""
-        return tuple(ip for ip in self.ips if ":" not in ip)
+        return tuple([ip for ip in self.ips if ":" not in ip])
 
     @property
     def ipv6(self) -> tuple[str, ...]:
         """The IPv6 addresses."""
-        return tuple(ip for ip in self.ips if ":" in ip)
+        return tuple([ip for ip in self.ips if ":" in ip])
 
     def facts(self) -> dict[str, Any]:
         """Return what the database keeps: a change in it makes the host dirty."""

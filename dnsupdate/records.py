@@ -1,6 +1,6 @@
 """A host and the templates -> its contributions: the records that should be there because of it. Pure."""
 
-from collections.abc import Callable, Iterable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from ipaddress import ip_address
 from typing import Any, NamedTuple
@@ -48,8 +48,7 @@ class RecordFault:
         return f"{dotted(self.path)} for {self.hostname}: {self.text}"
 
 
-@dataclass(frozen=True, slots=True)
-class Rendered:
+class Rendered(NamedTuple):
     """What templates made of one host. With `faults` nothing of it may be published: it would be half a host."""
 
     contributions: tuple[Contribution, ...] = ()
@@ -66,6 +65,16 @@ class _Record:
     rdtype: template.Compiled
     data: template.Compiled
     when: template.Compiled | None
+    ttl: int
+    is_wildcard: bool
+
+
+@dataclass(frozen=True, slots=True)
+class _Made:
+    """What becomes of one host, as it is made."""
+
+    contributions: list[Contribution] = field(default_factory=list)
+    faults: list[RecordFault] = field(default_factory=list)
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,6 +112,8 @@ class Renderer:
             rdtype=self._must(settings.type, (*path, "type")),
             data=self._must(settings.data, (*path, "data")),
             when=self._maybe(settings.when, (*path, "when")),
+            ttl=self._settings.defaults.ttl if settings.ttl is None else settings.ttl,
+            is_wildcard=settings.name.lstrip().startswith("*"),
         )
 
     def _maybe(self, source: str | None, path: tuple[str | int, ...]) -> template.Compiled | None:
@@ -119,74 +130,65 @@ class Renderer:
 
         A fault of one record is a fault of the host; a record that is `optional` and has no reverse zone is a warning.
         """
-        made: list[Contribution | RecordFault] = []
+        made = _Made()
         keeps = False
         for name, compiled in self._templates.items():
             if host.hostname is None:
                 keeps = keeps or compiled.settings.absent == "keep"
             elif not host.is_absent:
-                made += self._render_template(name, compiled, host, placeholder=False)
+                self._render_template(name, compiled, host, made, placeholder=False)
             elif compiled.settings.placeholder is not None:
                 seen = replace(host, ips=(compiled.settings.placeholder,))
-                made += self._render_template(name, compiled, seen, placeholder=True)
+                self._render_template(name, compiled, seen, made, placeholder=True)
             else:
                 keeps = keeps or compiled.settings.absent == "keep"
-        faults = [fault for fault in made if isinstance(fault, RecordFault)]
         return Rendered(
-            contributions=tuple(dict.fromkeys(one for one in made if isinstance(one, Contribution))),
-            faults=tuple(fault for fault in faults if not fault.optional),
-            warnings=tuple(fault for fault in faults if fault.optional),
+            contributions=tuple(dict.fromkeys(made.contributions)),
+            faults=tuple([fault for fault in made.faults if not fault.optional]),
+            warnings=tuple([fault for fault in made.faults if fault.optional]),
             keeps=keeps,
         )
 
-    def _render_template(
-        self, name: str, compiled: _Template, host: Host, *, placeholder: bool
-    ) -> Iterator[Contribution | RecordFault]:
+    def _render_template(self, name: str, compiled: _Template, host: Host, made: _Made, *, placeholder: bool) -> None:
         variables = self.variables(host)
         shown = host.hostname or ""
         try:
             if compiled.when is not None and not template.truth(template.render(compiled.when, variables)):
                 return
         except RenderError as exc:
-            yield RecordFault(("templates", name, "when"), shown, str(exc))
+            made.faults.append(RecordFault(("templates", name, "when"), shown, str(exc)))
             return
         for record in compiled.records:
             for item in _items(record.settings, host):
                 try:
                     variables.item = item
-                    yield from self._one(record, variables, host, placeholder=placeholder)
+                    self._one(record, variables, host, made, placeholder=placeholder)
                 except NoReverseZoneError as exc:
                     if not placeholder:
-                        yield RecordFault(record.path, shown, str(exc), exc.family, record.settings.optional)
+                        optional = record.settings.optional
+                        made.faults.append(RecordFault(record.path, shown, str(exc), exc.family, optional))
                 except DnsUpdateError as exc:
-                    yield RecordFault(record.path, shown, str(exc))
+                    made.faults.append(RecordFault(record.path, shown, str(exc)))
 
-    def _one(self, record: _Record, variables: "Variables", host: Host, *, placeholder: bool) -> Iterator[Contribution]:
+    def _one(self, record: _Record, variables: "Variables", host: Host, made: _Made, *, placeholder: bool) -> None:
         if record.when is not None and not template.truth(template.render(record.when, variables)):
             return
         rdtype = rdata.known_type(template.render(record.rdtype, variables).strip())
         if placeholder and rdtype == "PTR":
             return  # each unused name would add one more PTR of the same address
         name = owner_name(template.render(record.name, variables).strip())
-        if name.startswith("*") and not record.settings.name.lstrip().startswith("*"):
+        if name[0] == "*" and not record.is_wildcard:
             raise RenderError(f"name '{name}' is a wildcard, which a template has to say itself")
         data = rdata.canonical(rdtype, template.render(record.data, variables).strip())
-        ttl = self._settings.defaults.ttl if record.settings.ttl is None else record.settings.ttl
+        shared = record.settings.shared
         for zone in self._zones(record, name):
-            yield Contribution(
-                target=zone.target,
-                zone=zone.name,
-                name=name,
-                rdtype=rdtype,
-                rdata=data,
-                ttl=ttl,
-                host=host.uuid,
-                gen=host.gen,
-                shared=record.settings.shared,
-                yields=placeholder,
+            made.contributions.append(
+                Contribution(
+                    zone.target, zone.name, name, rdtype, data, record.ttl, host.uuid, host.gen, shared, placeholder
+                )
             )
 
-    def _zones(self, record: _Record, name: str) -> list[ZoneSettings]:
+    def _zones(self, record: _Record, name: str) -> Sequence[ZoneSettings]:
         # What holds a name holds its siblings too, but for a zone's own name.
         place = name if name in self._apexes else name.partition(".")[2]
         if place in self._zone_of:
@@ -197,12 +199,13 @@ class Renderer:
                 self._zone_of[place] = holding
         if not holding:
             raise RenderError(f"name '{name}' is in none of the configured zones")
-        if name.startswith((MARKER_LABEL, FENCE_LABEL)):
+        if name[0] == "_" and name.startswith((MARKER_LABEL, FENCE_LABEL)):
             raise RenderError(f"name '{name}' is reserved for our own marks")
-        wanted = [zone for zone in holding if record.settings.target in (None, zone.target)]
+        target = record.settings.target
+        wanted = holding if target is None else [zone for zone in holding if zone.target == target]
         if not wanted:
-            raise RenderError(f"name '{name}' is in no zone of target '{record.settings.target}'")
-        if any(zone.name == name and not zone.allow_apex for zone in wanted):
+            raise RenderError(f"name '{name}' is in no zone of target '{target}'")
+        if name in self._apexes and any(zone.name == name and not zone.allow_apex for zone in wanted):
             raise RenderError(f"name '{name}' is a zone's apex; set allow_apex on the zone if you mean it")
         return wanted
 
@@ -281,7 +284,7 @@ class LoadFaultError(DnsUpdateError):
 
 
 def _texts(ips: Iterable[str]) -> tuple[template.AddressText, ...]:
-    return tuple(template.AddressText(ip) for ip in ips)
+    return tuple([template.AddressText(ip) for ip in ips])
 
 
 def _items(record: RecordSettings, host: Host) -> tuple[str | None, ...]:

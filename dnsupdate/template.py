@@ -90,8 +90,11 @@ def render(compiled: Compiled, variables: Mapping[str, Any]) -> str:
     """
     if compiled.literal is not None:
         return compiled.literal
-    if compiled.names and all(name in variables for name in compiled.names):
-        return compiled.pattern % tuple(variables[name] for name in compiled.names)
+    if compiled.names:
+        try:
+            return compiled.pattern % tuple([variables[name] for name in compiled.names])
+        except KeyError:
+            pass  # an unknown one: Jinja says so
     try:
         return compiled.template.render(variables)
     except RenderError:
