@@ -141,7 +141,9 @@ async def ours(site: Site, mark: str, hosts: int, batch: int) -> Took:
     """Drain dirty hosts."""
     found = settings(site.server.port, site.server.folder.parent, batch, mark)
     connection = await asyncpg.connect(site.dsn)
-    await connection.execute("TRUNCATE dns_hosts, dns_dirty, dns_published, dns_unsure, dns_messages, dns_lease")
+    await connection.execute(
+        "TRUNCATE dns_hosts, dns_dirty, dns_published, dns_unsure, dns_sending, dns_messages, dns_lease"
+    )
     async with Store.open(site.dsn) as store:
         await store.register("main", "rfc2136")
         loop = asyncio.get_running_loop()

@@ -27,8 +27,8 @@ class Batch:
     standing: dict[Key, Standing] = field(default_factory=dict)
     foreign: dict[Key, tuple[RRset, ...]] = field(default_factory=dict)
     unsure: set[Triple] = field(default_factory=set)
-    noted: set[Triple] = field(default_factory=set)  # written down as unsure for this batch
-    fresh: set[Triple] = field(default_factory=set)  # those that were not unsure before
+    noted: set[Triple] = field(default_factory=set)  # written down as being on its way
+    sending: list[int] = field(default_factory=list)  # the numbers of those notes
 
     def plan(self, policy: Policy, limits: Brake, target: str) -> Plan:
         """Return the plan; hosts whose records would all go are held back, if that are too many."""
@@ -155,7 +155,11 @@ def booking(batch: Batch, sent: Sent, plan: Plan, fenced: Callable[[str], bool])
     return Booking(
         contributions=_news(batch, plan, undone),
         had=frozenset((one.zone, one.name) for one in batch.known.published),
-        settled=frozenset(sent.settled | {one for one in batch.unsure if one[:2] not in undone and fenced(one[0])}),
+        settled=frozenset(
+            (sent.settled & batch.known.unsure)
+            | {one for one in batch.unsure if one[:2] not in undone and fenced(one[0])}
+        ),
+        sending=() if sent.is_unknown else tuple(batch.sending),
         done=tuple(one for one in batch.due if one.uuid not in failed and one.uuid not in waiting),
         failed=failed,
         batch=batch.due,

@@ -1,9 +1,9 @@
 """What a sender takes from the tables and what it books there: values only, `dnsupdate.store` reads and writes them."""
 
 import json
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 from dnsupdate.host import Host, from_facts
 from dnsupdate.plan import Conflict, Key
@@ -23,8 +23,7 @@ class Lease:
     seconds: float
 
 
-@dataclass(frozen=True, slots=True)
-class Due:
+class Due(NamedTuple):
     """A host that is to be looked at. `host` is None for a name that has no host."""
 
     uuid: str
@@ -55,10 +54,14 @@ class Known:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Booking:
-    """What became of a batch; written in one transaction."""
+    """What became of a batch; written in one transaction.
+
+    `settled` was unsure before; `sending` are the notes of its messages, of which all is known now.
+    """
 
     contributions: Mapping[Key, tuple[Contribution, ...]]
     settled: frozenset[Triple]
+    sending: tuple[int, ...] = ()
     had: frozenset[Key] = frozenset()  # names that the table has something of
     done: tuple[Due, ...] = ()
     failed: Mapping[str, tuple[str, str]] | None = None  # uuid to (state, error)
@@ -71,7 +74,7 @@ class Booking:
     @property
     def is_plain(self) -> bool:
         """Whether there are only new names, and nothing that went wrong: one statement books that."""
-        special = self.failed or self.robbed or self.adopted or self.frees
+        special = self.settled or self.failed or self.robbed or self.adopted or self.frees
         return not special and self.had.isdisjoint(self.contributions)
 
 
@@ -86,13 +89,17 @@ class Trace:
     rcode: str
 
 
-def due_of(row: Any) -> Due:
-    """Return the host in a row of a query for what is due."""
-    return Due(row["node_uuid"], row["dirty_gen"], row["released"], row["attempts"], _host(row))
+def dues_of(rows: Sequence[Any]) -> list[Due]:
+    """Return the hosts in the rows of a query for what is due."""
+    texts = ",".join([row["facts"] or "null" for row in rows])
+    return [
+        Due(row["node_uuid"], row["dirty_gen"], row["released"], row["attempts"], _host(row, facts))
+        for row, facts in zip(rows, json.loads(f"[{texts}]"), strict=True)
+        if row["node_uuid"] is not None
+    ]
 
 
-def _host(row: Any) -> Host | None:
-    if row["facts"] is None:
+def _host(row: Any, facts: Any) -> Host | None:
+    if facts is None:
         return None
-    facts = json.loads(row["facts"])
     return from_facts(row["node_uuid"], facts, gen=row["gen"], removed=row["removed"], missing=row["missing"])

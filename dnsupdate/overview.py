@@ -7,7 +7,7 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dnsupdate.batch import Batch, prepare
-from dnsupdate.booking import ORPHAN, due_of
+from dnsupdate.booking import ORPHAN, dues_of
 from dnsupdate.exchange import peer_name
 from dnsupdate.files import FILE, NO_ZONE
 from dnsupdate.plan import Change, Key, Plan, Policy, Standing
@@ -52,7 +52,7 @@ class Overview:
     async def plan(self, target: str) -> TargetPlan:
         """Return what would be done at a target if all hosts were looked at with these settings."""
         async with self._store.connection() as connection:
-            due = [due_of(row) for row in await connection.fetch(_SQL["all_due"], target)]
+            due = dues_of(await connection.fetch(_SQL["all_due"], target))
         renderer, settings = Renderer(self._settings), self._settings.targets[target]
         batch = await prepare(self._store, target, due, renderer.render)
         policy = Policy(self._settings.owner_id, settings.ownership, settings.conflict)
@@ -134,7 +134,7 @@ class Overview:
 
     async def _wanted(self, target: str, names: set[str]) -> tuple[list[Key], list[str]]:
         async with self._store.connection() as connection:
-            due = [due_of(row) for row in await connection.fetch(_SQL["all_due"], target)]
+            due = dues_of(await connection.fetch(_SQL["all_due"], target))
         batch = await prepare(self._store, target, due, Renderer(self._settings).render)
         published = {(one.zone, one.name) for one in batch.known.published}
         asked = {name.rstrip(".") for name in names}

@@ -177,7 +177,9 @@ class Primary:
 
     async def _batch(self, lease: Lease) -> Step:
         ready, self._ahead = self._ahead, None
-        ready = ready or await self._prepare(lease, [])
+        if ready is None:
+            await self._settle(lease)
+            ready = await self._prepare(lease, [])
         if ready is None:
             return await self._idle(lease)
         started = self._clock()
@@ -240,7 +242,7 @@ class Primary:
         """Write down what a message is about to change."""
         missing = triples - batch.noted
         if missing:
-            batch.fresh |= await self._store.note_unsure(lease, missing)
+            batch.sending.append(await self._store.note_sending(lease, missing))
             batch.noted |= missing
 
     async def _converse(self, lease: Lease, ready: _Ready) -> tuple[Sent, Plan]:
@@ -320,8 +322,6 @@ class Primary:
             sent.refuse(part, "")
             sent.trouble, sent.is_unknown = diagnosis, True
             return []
-        await self._store.forget_unsure(lease, triples & batch.fresh)
-        batch.noted -= triples
         match diagnosis.kind:
             case Kind.PREREQUISITE:
                 await self._learn(lease, batch, part, sent)

@@ -12,7 +12,7 @@ from typing import Any, Self
 
 import asyncpg
 
-from dnsupdate.booking import ORPHAN, Booking, Due, Known, Lease, Triple, due_of
+from dnsupdate.booking import ORPHAN, Booking, Due, Known, Lease, Triple, dues_of
 from dnsupdate.errors import LeaseLostError, StoreError
 from dnsupdate.plan import Key
 from dnsupdate.queries import load
@@ -147,6 +147,9 @@ class Store:
     async def due(self, lease: Lease, limit: int, without: Sequence[str] = ()) -> list[Due]:
         """Return hosts that are to be looked at, oldest first; without those, which are being worked on.
 
+        When none is, messages that were noted as being on their way have been lost, and what they were to change is
+        unsure from now on.
+
         Raises:
             LeaseLostError: the lease is over. It is not renewed here: a renewal waits for the disk.
         """
@@ -155,46 +158,49 @@ class Store:
             rows = await connection.fetch(_SQL["due"], lease.target, limit, taken, lease.epoch)
         if not rows:
             raise _lost(lease)
-        return [due_of(row) for row in rows if row["node_uuid"] is not None]
+        if rows[0]["has_sending"] and not without:
+            async with self.leased(lease) as connection:
+                await connection.execute(_SQL["note_lost"], lease.target)
+        return dues_of(rows)
 
     async def known(self, target: str, hosts: Sequence[str], wanted: Iterable[Key], *, count: bool) -> Known:
         """Return what is known at the names that these hosts have or want, and about unsure ones.
 
         `count`: the brake will be asked, so also what it goes by.
         """
-        zones, names = _columns(wanted, 2)
         async with self.connection() as connection:
-            places = (target, list(hosts), zones, names, _UNSURE_NAMES)
-            published = await connection.fetch(_SQL["published_at"], *places)
-            doubts = await connection.fetch(_SQL["doubts_at"], *places)
+            places = (target, "\n".join(hosts), _lines(wanted), _UNSURE_NAMES)
+            rows = await connection.fetch(_SQL["known_at"], *places)
             counts = await connection.fetchrow(_SQL["counts"], target) if count else None
+        doubts = [row for row in rows if row["rdata"] is None]
         return Known(
-            published=tuple(_contribution(target, row) for row in published),
+            published=tuple(_contribution(target, row) for row in rows if row["rdata"] is not None),
             unsure=frozenset((row["zone"], row["name"], row["rdtype"]) for row in doubts if row["rdtype"] is not None),
             adopted=frozenset((row["zone"], row["name"]) for row in doubts if row["rdtype"] is None),
             published_hosts=counts["published"] if counts is not None else 0,
             held_hosts=counts["held"] if counts is not None else 0,
         )
 
-    async def note_unsure(self, lease: Lease, triples: Iterable[Triple]) -> frozenset[Triple]:
-        """Write down what a message is about to change; return what was not written down before."""
+    async def note_sending(self, lease: Lease, triples: Iterable[Triple]) -> int:
+        """Write down, on the disk, what messages are about to change; return the note's number, for the booking."""
         async with self.connection() as connection:
-            columns = _columns(triples, 3)
-            rows = await connection.fetch(_SQL["note_unsure"], lease.target, *columns, lease.epoch, lease.seconds)
-        if not rows:
+            note = await connection.fetchval(
+                _SQL["note_sending"], lease.target, lease.epoch, lease.seconds, _lines(triples)
+            )
+        if note is None:
             raise _lost(lease)
-        return frozenset((row["zone"], row["name"], row["rdtype"]) for row in rows if row["zone"] is not None)
+        return int(note)
 
-    async def forget_unsure(self, lease: Lease, triples: Iterable[Triple]) -> None:
-        """The server has said that it did not apply the message."""
+    async def note_unsure(self, lease: Lease, triples: Iterable[Triple]) -> None:
+        """What the table says about these may be wrong."""
         async with self.leased(lease) as connection:
-            await connection.execute(_SQL["forget_unsure"], lease.target, *_triple_columns(triples))
+            await connection.execute(_SQL["note_unsure"], lease.target, *_columns(triples, 3))
 
     async def book(self, lease: Lease, booking: Booking, *, backoff: tuple[float, float]) -> None:
         """Write down what became of a batch. `backoff`: first and longest seconds until a host is looked at again.
 
-        Does not wait for the disk: a crash of the database that loses this leaves the record sets unsure, which was
-        written down durably before they were sent, and the hosts dirty.
+        Does not wait for the disk: a crash of the database that loses this leaves the note of what was sent, which was
+        written down durably before it left, and the hosts dirty.
         """
         if booking.is_plain:
             async with self.connection() as connection:
@@ -212,6 +218,7 @@ class Store:
                 await connection.execute(_SQL["publish"], target, *_publish_columns(rows))
             if booking.settled:
                 await connection.execute(_SQL["forget_unsure"], target, *_triple_columns(booking.settled))
+            await connection.execute(_SQL["forget_sending"], target, booking.sending)
             if booking.done:
                 done = [due.uuid for due in booking.done], [due.gen for due in booking.done]
                 await connection.execute(_SQL["clean"], target, *done)
@@ -320,17 +327,42 @@ def _lost(lease: Lease) -> LeaseLostError:
 
 
 def _book_columns(lease: Lease, booking: Booking) -> list[Any]:
-    traces = [(one.zone, json.dumps(one.hosts), one.message_id, one.seconds, one.rcode) for one in booking.traces]
+    # By its key: the plan may have the same record twice, with two TTLs, and this statement does not look for that.
+    news = {
+        (one.zone, one.name, one.rdtype, one.rdata, one.host): one
+        for found in booking.contributions.values()
+        for one in found
+    }
+    traces = [(one.zone, "\n".join(one.hosts), one.message_id, one.seconds, one.rcode) for one in booking.traces]
     return [
         lease.target,
         lease.epoch,
         lease.seconds,
-        *_publish_columns([one for found in booking.contributions.values() for one in found]),
-        *_triple_columns(booking.settled),
-        *_columns([(due.uuid, due.gen) for due in booking.done], 2),
+        _lines(
+            (
+                one.zone,
+                one.name,
+                one.rdtype,
+                one.rdata,
+                str(one.ttl),
+                one.host,
+                str(one.gen),
+                str(one.shared),
+                str(one.yields),
+            )
+            for one in news.values()
+        ),
+        booking.sending,
+        "\n".join([due.uuid for due in booking.done]),
+        "\n".join([str(due.gen) for due in booking.done]),
         lease.holder,
         *_columns(traces, 5),
     ]
+
+
+def _lines(rows: Iterable[tuple[str, ...]]) -> str:
+    """Return rows as the queries take them apart. No value has a tab or a newline: none can be in a record's text."""
+    return "\n".join(["\t".join(row) for row in rows])
 
 
 async def _settle_plans(connection: "asyncpg.Connection[asyncpg.Record]") -> None:

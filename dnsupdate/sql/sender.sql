@@ -52,57 +52,60 @@ UPDATE dns_lease SET server_state = server_state || $3::jsonb WHERE target = $1 
 -- What is to be looked at now: what was never put off, oldest first, then the rest by its time. That is the order of the
 -- index, so a long queue is not read as a whole for each batch. Hosts that are being worked on are the keys of an object,
 -- in which one is found without comparing it with all. No row: the lease is over; a row without a host: there is nothing.
-SELECT d.node_uuid, d.gen AS dirty_gen, d.released, d.attempts, h.facts, h.gen, h.removed, h.missing
-FROM (SELECT FROM dns_lease WHERE target = $1 AND epoch = $4 AND until > clock_timestamp()) AS lease LEFT JOIN (
+SELECT d.node_uuid, d.gen AS dirty_gen, d.released, d.attempts, h.facts, h.gen, h.removed, h.missing, lease.has_sending
+FROM (
+  SELECT EXISTS (SELECT FROM dns_sending WHERE target = $1) AS has_sending FROM dns_lease
+  WHERE target = $1 AND epoch = $4 AND until > clock_timestamp()
+) AS lease LEFT JOIN (
   SELECT * FROM dns_dirty WHERE target = $1 AND not_before <= (SELECT clock_timestamp()) AND (state <> 'held' OR released)
     AND NOT $3::jsonb ? node_uuid
   ORDER BY not_before, since LIMIT $2
 ) AS d ON true LEFT JOIN LATERAL (SELECT * FROM dns_hosts WHERE uuid = d.node_uuid OFFSET 0) AS h ON true
 ORDER BY d.not_before, d.since;
 
--- name: published_at
--- All contributions at the names that these hosts have or want, and at names that are unsure.
-WITH unsure AS (
-  SELECT zone, name FROM dns_unsure WHERE target = $1 GROUP BY zone, name ORDER BY zone, name LIMIT $5
-), touched AS MATERIALIZED (
-  SELECT zone, name FROM dns_published WHERE target = $1 AND node_uuid = ANY($2::text[])
-  UNION SELECT * FROM unnest($3::text[], $4::text[])
-  UNION SELECT zone, name FROM unsure
+-- name: known_at
+-- All contributions at the names that these hosts have or want, and at names that are unsure; what is unsure there, without
+-- data; names that are to be taken over, without a type. Many keys come as lines of one text here and below: an array of
+-- them is checked key by key at both ends.
+WITH touched AS MATERIALIZED (
+  SELECT zone, name FROM dns_published WHERE target = $1 AND node_uuid = ANY(string_to_array($2, E'\n'))
+  UNION SELECT split_part(place, E'\t', 1), split_part(place, E'\t', 2) FROM string_to_table($3, E'\n') AS place
+  UNION (SELECT zone, name FROM dns_unsure WHERE target = $1 GROUP BY zone, name ORDER BY zone, name LIMIT $4)
 )
 SELECT p.* FROM touched CROSS JOIN LATERAL (  -- a look at the index for each, however large the table
   SELECT zone, name, rdtype, rdata, ttl, node_uuid, gen, shared, yields FROM dns_published
   WHERE target = $1 AND zone = touched.zone AND name = touched.name OFFSET 0
-) AS p;
-
--- name: doubts_at
--- What may be wrong about those names, and about some others; without a type, names that are to be taken over.
-WITH touched AS MATERIALIZED (
-  SELECT zone, name FROM dns_published WHERE target = $1 AND node_uuid = ANY($2::text[])
-  UNION SELECT * FROM unnest($3::text[], $4::text[])
-  UNION (SELECT zone, name FROM dns_unsure WHERE target = $1 GROUP BY zone, name ORDER BY zone, name LIMIT $5)
-)
-SELECT zone, name, NULL AS rdtype FROM dns_adopted WHERE target = $1
-UNION ALL SELECT u.* FROM touched CROSS JOIN LATERAL (
+) AS p
+UNION ALL SELECT u.*, NULL, NULL, NULL, NULL, NULL, NULL FROM touched CROSS JOIN LATERAL (
   SELECT zone, name, rdtype FROM dns_unsure WHERE target = $1 AND zone = touched.zone AND name = touched.name OFFSET 0
-) AS u;
+) AS u
+UNION ALL SELECT zone, name, NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM dns_adopted WHERE target = $1;
 
 -- name: counts
 -- For the brake.
 SELECT (SELECT count(DISTINCT node_uuid) FROM dns_published WHERE target = $1) AS published,
        (SELECT count(*) FROM dns_dirty WHERE target = $1 AND state = 'held' AND NOT released) AS held;
 
--- name: note_unsure
--- Before a message leaves: its record sets may be changed from now on. Returns those that were not unsure before, and a
--- row without a zone as long as the lease holds.
+-- name: note_sending
+-- Before a message leaves: its record sets may be changed from now on. No row: the lease is over.
 WITH lease AS (
-  UPDATE dns_lease SET until = clock_timestamp() + make_interval(secs => $6)
-  WHERE target = $1 AND epoch = $5 AND until > clock_timestamp() RETURNING 1
-), noted AS (
-  INSERT INTO dns_unsure (target, zone, name, rdtype)
-  SELECT $1, new.* FROM lease, unnest($2::text[], $3::text[], $4::text[]) AS new ON CONFLICT DO NOTHING
-  RETURNING zone, name, rdtype
+  UPDATE dns_lease SET until = clock_timestamp() + make_interval(secs => $3)
+  WHERE target = $1 AND epoch = $2 AND until > clock_timestamp() RETURNING 1
 )
-SELECT zone, name, rdtype FROM noted UNION ALL SELECT NULL, NULL, NULL FROM lease;
+INSERT INTO dns_sending (target, record_sets) SELECT $1, $4 FROM lease RETURNING id;
+
+-- name: note_lost
+-- Nothing is on its way: what was noted as such may have been applied or not.
+WITH lost AS (DELETE FROM dns_sending WHERE target = $1 RETURNING record_sets)
+INSERT INTO dns_unsure (target, zone, name, rdtype)
+SELECT $1, split_part(one, E'\t', 1), split_part(one, E'\t', 2), split_part(one, E'\t', 3)
+FROM lost CROSS JOIN string_to_table(lost.record_sets, E'\n') AS one
+ON CONFLICT DO NOTHING;
+
+-- name: note_unsure
+-- dns_published may be wrong about these.
+INSERT INTO dns_unsure (target, zone, name, rdtype) SELECT $1, * FROM unnest($2::text[], $3::text[], $4::text[])
+ON CONFLICT DO NOTHING;
 
 -- name: forget_unsure
 -- The server has told. As arrays and not as a join: these tables are empty, then full, and the planner, who believes that
@@ -110,27 +113,32 @@ SELECT zone, name, rdtype FROM noted UNION ALL SELECT NULL, NULL, NULL FROM leas
 DELETE FROM dns_unsure WHERE target = $1 AND zone = ANY($2::text[]) AND name = ANY($3::text[])
   AND concat_ws(' ', zone, name, rdtype) = ANY($4::text[]);
 
+-- name: forget_sending
+-- The answers have told.
+DELETE FROM dns_sending WHERE target = $1 AND id = ANY($2::bigint[]);
+
 -- name: book
 -- What most batches come to: new names, all of them confirmed. Does not wait for the disk. No row: the lease is over.
+-- The gens are a subquery, which is evaluated once: their text would be taken apart for every row that is compared.
 WITH lease AS (
   UPDATE dns_lease SET until = clock_timestamp() + make_interval(secs => $3)
   WHERE target = $1 AND epoch = $2 AND until > clock_timestamp() RETURNING set_config('synchronous_commit', 'off', true)
 ), made AS (
   INSERT INTO dns_published (target, zone, name, rdtype, rdata, ttl, node_uuid, gen, shared, yields)
-  SELECT $1, new.* FROM lease, unnest(
-    $4::text[], $5::text[], $6::text[], $7::text[], $8::int[], $9::text[], $10::bigint[], $11::bool[], $12::bool[]) AS new
-  ON CONFLICT DO NOTHING
-), sure AS (
-  DELETE FROM dns_unsure WHERE EXISTS (SELECT FROM lease) AND target = $1 AND zone = ANY($13::text[])
-    AND name = ANY($14::text[]) AND concat_ws(' ', zone, name, rdtype) = ANY($15::text[])
+  SELECT $1, split_part(new, E'\t', 1), split_part(new, E'\t', 2), split_part(new, E'\t', 3), split_part(new, E'\t', 4),
+    split_part(new, E'\t', 5)::int, split_part(new, E'\t', 6), split_part(new, E'\t', 7)::bigint,
+    split_part(new, E'\t', 8)::bool, split_part(new, E'\t', 9)::bool
+  FROM lease, string_to_table($4, E'\n') AS new
+), answered AS (
+  DELETE FROM dns_sending WHERE EXISTS (SELECT FROM lease) AND target = $1 AND id = ANY($5::bigint[])
 ), cleaned AS (
-  DELETE FROM dns_dirty
-  WHERE EXISTS (SELECT FROM lease) AND target = $1 AND node_uuid = ANY($16::text[]) AND gen = ANY($17::bigint[])
+  DELETE FROM dns_dirty WHERE EXISTS (SELECT FROM lease) AND target = $1
+    AND node_uuid = ANY(string_to_array($6, E'\n')) AND gen = ANY(ARRAY(SELECT string_to_table($7, E'\n')::bigint))
 ), traced AS (
   INSERT INTO dns_messages (target, zone, hosts, message_id, epoch, holder, sent_at, answered_at, rcode)
-  SELECT $1, t.zone, ARRAY(SELECT jsonb_array_elements_text(t.hosts::jsonb)), t.message_id, $2, $18,
+  SELECT $1, t.zone, string_to_array(t.hosts, E'\n'), t.message_id, $2, $8,
     clock_timestamp() - make_interval(secs => t.seconds), clock_timestamp(), t.rcode
-  FROM lease, unnest($19::text[], $20::text[], $21::int[], $22::float8[], $23::text[])
+  FROM lease, unnest($9::text[], $10::text[], $11::int[], $12::float8[], $13::text[])
     AS t(zone, hosts, message_id, seconds, rcode)
 )
 SELECT 1 FROM lease;
@@ -196,8 +204,10 @@ DELETE FROM dns_events WHERE id <= (SELECT max(id) - 10000 FROM dns_events);
 SELECT zone, name, rdtype, rdata, ttl, node_uuid, gen, shared, yields FROM dns_published WHERE target = $1 AND zone = $2;
 
 -- name: unsure_zone
--- All that is unsure in a zone.
-SELECT zone, name, rdtype FROM dns_unsure WHERE target = $1 AND zone = $2;
+-- All that is unsure in a zone, or on its way to it.
+SELECT zone, name, rdtype FROM dns_unsure WHERE target = $1 AND zone = $2
+UNION SELECT $2, split_part(one, E'\t', 2), split_part(one, E'\t', 3)
+FROM dns_sending CROSS JOIN string_to_table(record_sets, E'\n') AS one WHERE target = $1 AND split_part(one, E'\t', 1) = $2;
 
 -- name: doubt_zone
 -- The zone was reset: nothing in the table can be trusted.
