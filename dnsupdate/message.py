@@ -35,6 +35,7 @@ _ZONE_POINTER = b"\xc0\x0c"  # the zone's name is the first thing after the head
 _MAX_POINTER = 0x3FFF
 _HEADER = struct.Struct("!HHHHHH")
 _RR = struct.Struct("!HHIH")
+_POINTER = struct.Struct("!H")
 
 Clock = Callable[[], float]
 
@@ -102,22 +103,21 @@ class _Writer:
     """The zone's name stands at octet 12; a name's second use, or its parent's, points to the first."""
 
     def __init__(self, zone: str) -> None:
-        self.zone = zone
-        self.parts: list[bytes] = [_labels(zone) + b"\x00" + struct.pack("!HH", _TYPE_SOA, _IN)]
-        self.size = 12 + len(self.parts[0])
+        self.wire = bytearray(_HEADER.size) + _labels(zone) + b"\x00" + struct.pack("!HH", _TYPE_SOA, _IN)
         self.seen: dict[str, bytes] = {zone: _ZONE_POINTER}
 
     def rr(self, name: str, rdtype: int, rdclass: int, ttl: int, data: bytes) -> None:
-        owner = self.seen.get(name)
-        if owner is None:
-            head, _, rest = name.partition(".")
-            parent = self.seen.get(rest)
-            owner = _labels(name) + b"\x00" if parent is None else bytes((len(head),)) + head.encode() + parent
-            if self.size <= _MAX_POINTER:
-                self.seen[name] = struct.pack("!H", 0xC000 | self.size)
-        part = owner + _RR.pack(rdtype, rdclass, ttl, len(data)) + data
-        self.parts.append(part)
-        self.size += len(part)
+        wire = self.wire
+        wire += self.seen.get(name) or self._first(name)
+        wire += _RR.pack(rdtype, rdclass, ttl, len(data))
+        wire += data
+
+    def _first(self, name: str) -> bytes:
+        if len(self.wire) <= _MAX_POINTER:
+            self.seen[name] = _POINTER.pack(0xC000 | len(self.wire))
+        head, _, rest = name.partition(".")
+        parent = self.seen.get(rest)
+        return _labels(name) + b"\x00" if parent is None else bytes((len(head),)) + head.encode() + parent
 
 
 def update_wire(update: Update, message_id: int) -> bytes:
@@ -129,10 +129,10 @@ def update_wire(update: Update, message_id: int) -> bytes:
     writer = _Writer(update.zone)
     needed = sum(_prerequisite(writer, prerequisite) for prerequisite in update.prerequisites)
     made = sum(_operation(writer, operation) for operation in update.operations)
-    wire = _HEADER.pack(message_id, _UPDATE, 1, needed, made, 0) + b"".join(writer.parts)
-    if len(wire) > MAX_BYTES - _SIGNATURE_ROOM:
-        raise TooBigError(f"{len(wire)} octets")
-    return wire
+    _HEADER.pack_into(writer.wire, 0, message_id, _UPDATE, 1, needed, made, 0)
+    if len(writer.wire) > MAX_BYTES - _SIGNATURE_ROOM:
+        raise TooBigError(f"{len(writer.wire)} octets")
+    return bytes(writer.wire)
 
 
 def _prerequisite(writer: _Writer, prerequisite: Prerequisite) -> int:
@@ -170,6 +170,7 @@ def query_request(name: str, rdtype: str, message_id: int, *, key: Key | None, f
     return _signed(_HEADER.pack(message_id, 0, 1, 0, 0, 0) + question, message_id, key, fudge_s, clock)
 
 
+@lru_cache(maxsize=16)
 def dns_key(key: Key) -> dns.tsig.Key:
     """Return the key as dnspython wants it; its repr has the secret, so it goes nowhere else."""
     algorithm = "HMAC-MD5.SIG-ALG.REG.INT" if key.algorithm == "hmac-md5" else key.algorithm
@@ -197,10 +198,13 @@ def read_answer(wire: bytes, request: Request) -> Answer:
     Raises:
         ValueError: the octets are not an answer to this request.
     """
-    try:
-        message = dns.message.from_wire(wire, keyring=False, ignore_trailing=True)
-    except (dns.exception.DNSException, ValueError, struct.error) as exc:
-        raise ValueError(f"not a DNS message: {type(exc).__name__}") from None
+    message = _genuine(wire, request)
+    signed = message is not None
+    if message is None:
+        try:
+            message = dns.message.from_wire(wire, keyring=False, ignore_trailing=True)
+        except (dns.exception.DNSException, ValueError, struct.error) as exc:
+            raise ValueError(f"not a DNS message: {type(exc).__name__}") from None
     if message.id != request.id or not message.flags & dns.flags.QR:
         raise ValueError("an answer to another question")
     error = int(message.tsig_error) if message.had_tsig and message.tsig_error else 0
@@ -209,18 +213,19 @@ def read_answer(wire: bytes, request: Request) -> Answer:
         server_time = float(int.from_bytes(message.tsig[0].other, "big"))
     return Answer(
         rcode=dns.rcode.to_text(message.rcode()),
-        signed=message.had_tsig and not error and _is_genuine(wire, request),
+        signed=signed and not error,
         tsig_error=dns.rcode.to_text(dns.rcode.Rcode(error), tsig=True) if error else "",
         server_time_s=server_time,
         message=message,
     )
 
 
-def _is_genuine(wire: bytes, request: Request) -> bool:
+def _genuine(wire: bytes, request: Request) -> dns.message.Message | None:
+    """Return the answer if its signature is there and right."""
     if request.key is None:
-        return False
+        return None
     try:
-        dns.message.from_wire(wire, keyring=dns_key(request.key), request_mac=request.mac, ignore_trailing=True)
-    except (dns.exception.DNSException, ValueError):
-        return False
-    return True
+        found = dns.message.from_wire(wire, keyring=dns_key(request.key), request_mac=request.mac, ignore_trailing=True)
+    except (dns.exception.DNSException, ValueError, struct.error):
+        return None
+    return found if found.had_tsig else None

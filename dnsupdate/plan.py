@@ -139,7 +139,12 @@ def make(desired: Iterable[Contribution], hosts: frozenset[str], state: State, p
     changes: list[Change] = []
     conflicts: list[Conflict] = []
     kept: dict[Key, tuple[Contribution, ...]] = {}
+    known = {*published, *types, *state.standing, *state.adopted}
     for key in sorted({*wanted, *published, *types}):
+        if key not in known and len(wanted[key]) == 1:  # most of a burst: a new name that one host claims
+            kept[key] = tuple(wanted[key])
+            changes.append(_new(wanted[key][0], policy))
+            continue
         winners, losers = settle(wanted[key])
         conflicts += losers
         kept[key] = winners
@@ -195,6 +200,24 @@ def rrsets(claims: Iterable[Contribution]) -> tuple[RRset, ...]:
     return tuple(RRset(rdtype, min(values.values()), tuple(sorted(values))) for rdtype, values in sorted(found.items()))
 
 
+def _new(claim: Contribution, policy: Policy) -> Change:
+    """Return what `_change` does for one claim on a name of which nothing is known."""
+    return Change(
+        claim.zone,
+        claim.name,
+        _free_guard(policy),
+        (),
+        (RRset(claim.rdtype, claim.ttl, (claim.rdata,)),),
+        (claim.rdtype,),
+        frozenset((claim.host,)),
+        mark=policy.ownership == "txt",
+    )
+
+
+def _free_guard(policy: Policy) -> Guard:
+    return Guard.ABSENT if policy.ownership == "txt" or policy.conflict == "protect" else Guard.NONE
+
+
 def _change(
     key: Key,
     winners: tuple[Contribution, ...],
@@ -248,7 +271,7 @@ def _guard(
         return Guard.NONE, ()
     match standing:
         case Standing.FREE:
-            return (Guard.ABSENT, ()) if policy.ownership == "txt" or policy.conflict == "protect" else (Guard.NONE, ())
+            return _free_guard(policy), ()
         case Standing.OURS if policy.ownership == "txt":
             return Guard.MARKER, ()
         case Standing.OURS:

@@ -70,14 +70,6 @@ class _Record:
 
 
 @dataclass(frozen=True, slots=True)
-class _Made:
-    """What becomes of one host, as it is made."""
-
-    contributions: list[Contribution] = field(default_factory=list)
-    faults: list[RecordFault] = field(default_factory=list)
-
-
-@dataclass(frozen=True, slots=True)
 class _Template:
     settings: TemplateSettings
     when: template.Compiled | None
@@ -130,63 +122,64 @@ class Renderer:
 
         A fault of one record is a fault of the host; a record that is `optional` and has no reverse zone is a warning.
         """
-        made = _Made()
+        made: list[Contribution] = []
+        faults: list[RecordFault] = []
         keeps = False
         for name, compiled in self._templates.items():
             if host.hostname is None:
                 keeps = keeps or compiled.settings.absent == "keep"
             elif not host.is_absent:
-                self._render_template(name, compiled, host, made, placeholder=False)
+                made += self._render_template(name, compiled, host, faults, placeholder=False)
             elif compiled.settings.placeholder is not None:
                 seen = replace(host, ips=(compiled.settings.placeholder,))
-                self._render_template(name, compiled, seen, made, placeholder=True)
+                made += self._render_template(name, compiled, seen, faults, placeholder=True)
             else:
                 keeps = keeps or compiled.settings.absent == "keep"
+        contributions = tuple(dict.fromkeys(made)) if len(made) > 1 else tuple(made)
         return Rendered(
-            contributions=tuple(dict.fromkeys(made.contributions)),
-            faults=tuple([fault for fault in made.faults if not fault.optional]),
-            warnings=tuple([fault for fault in made.faults if fault.optional]),
+            contributions,
+            faults=tuple([fault for fault in faults if not fault.optional]),
+            warnings=tuple([fault for fault in faults if fault.optional]),
             keeps=keeps,
         )
 
-    def _render_template(self, name: str, compiled: _Template, host: Host, made: _Made, *, placeholder: bool) -> None:
+    def _render_template(
+        self, name: str, compiled: _Template, host: Host, faults: list[RecordFault], *, placeholder: bool
+    ) -> list[Contribution]:
+        made: list[Contribution] = []
         variables = self.variables(host)
         shown = host.hostname or ""
         try:
             if compiled.when is not None and not template.truth(template.render(compiled.when, variables)):
-                return
+                return made
         except RenderError as exc:
-            made.faults.append(RecordFault(("templates", name, "when"), shown, str(exc)))
-            return
+            faults.append(RecordFault(("templates", name, "when"), shown, str(exc)))
+            return made
         for record in compiled.records:
             for item in _items(record.settings, host):
                 try:
                     variables.item = item
-                    self._one(record, variables, host, made, placeholder=placeholder)
+                    made += self._one(record, variables, host, placeholder=placeholder)
                 except NoReverseZoneError as exc:
                     if not placeholder:
                         optional = record.settings.optional
-                        made.faults.append(RecordFault(record.path, shown, str(exc), exc.family, optional))
+                        faults.append(RecordFault(record.path, shown, str(exc), exc.family, optional))
                 except DnsUpdateError as exc:
-                    made.faults.append(RecordFault(record.path, shown, str(exc)))
+                    faults.append(RecordFault(record.path, shown, str(exc)))
+        return made
 
-    def _one(self, record: _Record, variables: "Variables", host: Host, made: _Made, *, placeholder: bool) -> None:
+    def _one(self, record: _Record, variables: "Variables", host: Host, *, placeholder: bool) -> list[Contribution]:
         if record.when is not None and not template.truth(template.render(record.when, variables)):
-            return
+            return []
         rdtype = rdata.known_type(template.render(record.rdtype, variables).strip())
         if placeholder and rdtype == "PTR":
-            return  # each unused name would add one more PTR of the same address
+            return []  # each unused name would add one more PTR of the same address
         name = owner_name(template.render(record.name, variables).strip())
         if name[0] == "*" and not record.is_wildcard:
             raise RenderError(f"name '{name}' is a wildcard, which a template has to say itself")
         data = rdata.canonical(rdtype, template.render(record.data, variables).strip())
-        shared = record.settings.shared
-        for zone in self._zones(record, name):
-            made.contributions.append(
-                Contribution(
-                    zone.target, zone.name, name, rdtype, data, record.ttl, host.uuid, host.gen, shared, placeholder
-                )
-            )
+        rest = (name, rdtype, data, record.ttl, host.uuid, host.gen, record.settings.shared, placeholder)
+        return [Contribution(zone.target, zone.name, *rest) for zone in self._zones(record, name)]
 
     def _zones(self, record: _Record, name: str) -> Sequence[ZoneSettings]:
         # What holds a name holds its siblings too, but for a zone's own name.

@@ -3,16 +3,16 @@
 from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
+from typing import NamedTuple
 
-from dnsupdate.plan import Change, Guard, Policy, RRset
+from dnsupdate.plan import Change, Guard, Policy
 from dnsupdate.rdata import quote_txt
 from dnsupdate.records import FENCE_LABEL, MARKER_LABEL
 
 FENCE_TTL = 0
 
 
-@dataclass(frozen=True, slots=True)
-class Present:
+class Present(NamedTuple):
     """The record set is there with exactly this data (RFC 2136 section 2.4.2)."""
 
     name: str
@@ -20,31 +20,27 @@ class Present:
     rdatas: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True)
-class NoRRset:
+class NoRRset(NamedTuple):
     """There is no such record set (section 2.4.3)."""
 
     name: str
     rdtype: str
 
 
-@dataclass(frozen=True, slots=True)
-class NoName:
+class NoName(NamedTuple):
     """The name is not in use (section 2.4.5)."""
 
     name: str
 
 
-@dataclass(frozen=True, slots=True)
-class Delete:
+class Delete(NamedTuple):
     """Delete a record set (section 2.5.2)."""
 
     name: str
     rdtype: str
 
 
-@dataclass(frozen=True, slots=True)
-class Add:
+class Add(NamedTuple):
     """Add records (section 2.5.1)."""
 
     name: str
@@ -155,12 +151,13 @@ def guards(change: Change, policy: Policy) -> list[Prerequisite]:
 
 def _operations(change: Change, policy: Policy, marker_ttl: int) -> list[Operation]:
     """Deletes first: some servers ignore an added record with another TTL, some delete before they add anyway."""
-    after: dict[str, RRset] = {rrset.rdtype: rrset for rrset in change.after}
-    made: list[Operation] = [] if change.guard is Guard.ABSENT else [Delete(change.name, kind) for kind in change.types]
-    made += [Add(change.name, kind, after[kind].ttl, after[kind].rdatas) for kind in change.types if kind in after]
+    is_new = change.guard is Guard.ABSENT
+    made: list[Operation] = [] if is_new else [Delete(change.name, kind) for kind in change.types]
+    made += [Add(change.name, *rrset) for rrset in change.after if rrset.rdtype in change.types]
     if change.mark:
         marker = marker_name(change.name)
-        made += [] if change.guard is Guard.ABSENT and not change.deletes else [Delete(marker, "TXT")]
+        if not is_new or change.deletes:
+            made.append(Delete(marker, "TXT"))
         if not change.deletes:
             made.append(Add(marker, "TXT", marker_ttl, (marker_text(policy.owner),)))
     return made
