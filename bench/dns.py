@@ -4,10 +4,10 @@
 
 Each round does the same work six times, in changing order: nsupdate fed one host at a time and fed the batches that our
 sender sends, our client alone (`exchange`) fed the same, our whole sender with batches of one and as it is. The work is
-a new A record and its ownership marker a host, in one zone. nsupdate is one process fed by a pipe; the sender includes
-everything from the dirty rows in PostgreSQL to the booked answers. Printed are the medians, the ratios of each round's
-pair, and CPU per host: of the client, of PostgreSQL, of the name server. `--batches-only` leaves out the ways with one
-host a message, which take long.
+a new A record and its ownership marker a host, in a zone that was empty before. nsupdate is one process fed by a pipe;
+the sender includes everything from the dirty rows in PostgreSQL to the booked answers. Printed are the medians, the
+ratios of each round's pair, and CPU per host: of the client, of PostgreSQL, of the name server. `--batches-only` leaves
+out the ways with one host a message, which take long.
 """
 
 import argparse
@@ -39,9 +39,9 @@ from dnsupdate.store import Store
 from dnsupdate.update import Fence, Update, apply_changes, fence_name, nsupdate_script, unfenced
 from tests.support.nameservers import KEY, NameServer, bind, knot, running, write_key
 
-ZONE = "bench.example."
 POLICY = Policy("nsupdate")
 BATCH = 250
+_WAYS = 6
 _DIRTY = """WITH made AS (INSERT INTO dns_hosts (uuid, facts)
  SELECT name, jsonb_build_object('hostname', name, 'ips', jsonb_build_array(ip))
  FROM unnest($1::text[], $2::text[]) AS n(name, ip)
@@ -84,15 +84,20 @@ class Site:
         return Took(now - before.wall, *(late - early for late, early in zip(after[1:], before[1:], strict=True)))
 
 
+def zone_of(mark: str) -> str:
+    """Return the zone of one measurement: one for all would grow with the rounds, and so would its first comparison."""
+    return f"{mark}.bench.example."
+
+
 def settings(port: int, folder: Path, batch: int, owner: str) -> Settings:
-    """Return a site with one zone and one record a host; an owner of its own finds nothing of others to tidy up."""
+    """Return a site with one zone and one record a host."""
     target = {"servers": ["127.0.0.1"], "port": port, "key_file": str(write_key(folder)), "batch": batch}
-    record = {"name": "{{ hostname }}.bench.example.", "each": "ipv4", "type": "A", "data": "{{ item }}"}
+    record = {"name": f"{{{{ hostname }}}}.{zone_of(owner)}", "each": "ipv4", "type": "A", "data": "{{ item }}"}
     return load(
         {
             "owner": owner,
             "targets": {"main": target},
-            "zones": [{"name": ZONE, "target": "main"}],
+            "zones": [{"name": zone_of(owner), "target": "main"}],
             "templates": {"compute": {"records": [record]}},
         }
     )
@@ -108,8 +113,9 @@ def names(mark: str, hosts: int) -> list[tuple[str, str]]:
 
 def changes(mark: str, hosts: int) -> list[Change]:
     """Return the changes that the sender makes for these hosts."""
+    zone = zone_of(mark)
     return [
-        Change(ZONE, f"{name}.{ZONE}", Guard.ABSENT, (), (RRset("A", 60, (ip,)),), ("A",), frozenset(), mark=True)
+        Change(zone, f"{name}.{zone}", Guard.ABSENT, (), (RRset("A", 60, (ip,)),), ("A",), frozenset(), mark=True)
         for name, ip in names(mark, hosts)
     ]
 
@@ -164,22 +170,23 @@ async def ours(site: Site, mark: str, hosts: int, batch: int) -> Took:
     return took
 
 
-async def fence_of(server: NameServer) -> Fence:
+async def fence_of(server: NameServer, zone: str) -> Fence:
     """Set a fence, so that nsupdate's batches can carry the prerequisite that ours carry."""
     from dnsupdate.exchange import Peer
     from dnsupdate.update import Add, Delete
 
     fence = Fence(owner="nsupdate", epoch=1)
-    name = fence_name(fence.owner, ZONE)
+    name = fence_name(fence.owner, zone)
     async with Channel(Peer(address="127.0.0.1", port=server.port, key=KEY), wall_clock) as channel:
-        await channel.update(Update(ZONE, (), (Delete(name, "TXT"), Add(name, "TXT", 0, (fence.text(),)))))
+        await channel.update(Update(zone, (), (Delete(name, "TXT"), Add(name, "TXT", 0, (fence.text(),)))))
     return fence
 
 
-def batches(mark: str, hosts: int, fence: Fence) -> list[Update]:
+def batches(server: NameServer, mark: str, hosts: int) -> list[Update]:
     """Return the messages of our sender, for nsupdate."""
-    every = changes(mark, hosts)
-    return [apply_changes(ZONE, every[at : at + BATCH], fence, POLICY, 60) for at in range(0, hosts, BATCH)]
+    every, zone = changes(mark, hosts), zone_of(mark)
+    fence = asyncio.run(fence_of(server, zone))
+    return [apply_changes(zone, every[at : at + BATCH], fence, POLICY, 60) for at in range(0, hosts, BATCH)]
 
 
 async def exchange(site: Site, updates: list[Update]) -> Took:
@@ -197,18 +204,17 @@ async def exchange(site: Site, updates: list[Update]) -> Took:
 
 def singles(mark: str, hosts: int) -> list[Update]:
     """Return one message a host, as a script without our sender would make them."""
-    return [unfenced(ZONE, [change], POLICY, 60) for change in changes(mark, hosts)]
+    return [unfenced(zone_of(mark), [change], POLICY, 60) for change in changes(mark, hosts)]
 
 
 def measure(site: Site, hosts: int, rounds: int, *, batches_only: bool) -> dict[str, list[Took]]:
     """Return what each way took in each round."""
-    fence = asyncio.run(fence_of(site.server))
     few = max(1, hosts // 5)  # single ways are slow, and their rate does not depend on how many there are
     ways: dict[str, Callable[[str], Took]] = {
         "nsupdate, one at a time": lambda mark: nsupdate(site, singles(mark, few)).scaled(hosts / few),
-        "nsupdate, same batches": lambda mark: nsupdate(site, batches(mark, hosts, fence)),
+        "nsupdate, same batches": lambda mark: nsupdate(site, batches(site.server, mark, hosts)),
         "exchange, one at a time": lambda mark: asyncio.run(exchange(site, singles(mark, hosts))),
-        "exchange, same batches": lambda mark: asyncio.run(exchange(site, batches(mark, hosts, fence))),
+        "exchange, same batches": lambda mark: asyncio.run(exchange(site, batches(site.server, mark, hosts))),
         "sender, one at a time": lambda mark: asyncio.run(ours(site, mark, few, 1)).scaled(hosts / few),
         "sender": lambda mark: asyncio.run(ours(site, mark, hosts, BATCH)),
     }
@@ -261,7 +267,8 @@ def main() -> None:
         asyncio.run(_migrate(dsn))
         (folder / given.server).mkdir()
         write_key(folder)
-        with running((bind if given.server == "bind" else knot)(folder / given.server, [ZONE])) as server:
+        zones = [zone_of(f"r{number}w{at}") for number in range(given.rounds) for at in range(_WAYS)]
+        with running((bind if given.server == "bind" else knot)(folder / given.server, zones)) as server:
             postgres_pid = int((postgres.data / "postmaster.pid").read_text().split()[0])
             site = Site(server, dsn, postgres_pid, server.process.pid if server.process is not None else 0)
             found = measure(site, given.hosts, given.rounds, batches_only=given.batches_only)
