@@ -11,6 +11,7 @@ from dnsupdate.plan import Change, Key, Plan, Policy, RRset, Standing, State, br
 from dnsupdate.records import Contribution, Rendered
 from dnsupdate.settings import Brake
 from dnsupdate.store import Store
+from dnsupdate.update import Fence, Update
 
 _CHUNK = 100
 
@@ -29,6 +30,7 @@ class Batch:
     unsure: set[Triple] = field(default_factory=set)
     noted: set[Triple] = field(default_factory=set)  # written down as being on its way
     sending: list[int] = field(default_factory=list)  # the numbers of those notes
+    written: dict[str, tuple[tuple[Change, ...], Fence, Update]] = field(default_factory=dict)  # ahead of time, by zone
 
     def plan(self, policy: Policy, limits: Brake, target: str) -> Plan:
         """Return the plan; hosts whose records would all go are held back, if that are too many."""

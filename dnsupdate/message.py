@@ -126,13 +126,24 @@ def update_wire(update: Update, message_id: int) -> bytes:
     Raises:
         TooBigError: it has more than 65535 octets.
     """
+    if not update.octets:
+        write_ahead(update)
+    return message_id.to_bytes(2, "big") + update.octets[0][2:]
+
+
+def write_ahead(update: Update) -> None:
+    """Write a message now, when there is time, and not when it is to be sent; id and signature come then.
+
+    Raises:
+        TooBigError: it has more than 65535 octets.
+    """
     writer = _Writer(update.zone)
     needed = sum(_prerequisite(writer, prerequisite) for prerequisite in update.prerequisites)
     made = sum(_operation(writer, operation) for operation in update.operations)
-    _HEADER.pack_into(writer.wire, 0, message_id, _UPDATE, 1, needed, made, 0)
+    _HEADER.pack_into(writer.wire, 0, 0, _UPDATE, 1, needed, made, 0)
     if len(writer.wire) > MAX_BYTES - _SIGNATURE_ROOM:
         raise TooBigError(f"{len(writer.wire)} octets")
-    return bytes(writer.wire)
+    update.octets[:] = [bytes(writer.wire)]
 
 
 def _prerequisite(writer: _Writer, prerequisite: Prerequisite) -> int:

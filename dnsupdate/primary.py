@@ -7,6 +7,7 @@ While the server works on a batch, the one before is booked and the next is plan
 """
 
 from collections.abc import Callable, Iterable
+from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
@@ -17,14 +18,14 @@ from dnsupdate.diagnosis import Diagnosis, Kind
 from dnsupdate.exchange import Channel, Peer, Reply
 from dnsupdate.fences import AheadError, Fences
 from dnsupdate.link import Link, TroubleError
-from dnsupdate.message import TooBigError
+from dnsupdate.message import TooBigError, write_ahead
 from dnsupdate.plan import Change, Guard, Key, Plan, Policy, RRset, Standing
 from dnsupdate.records import Renderer
 from dnsupdate.repair import Repair
 from dnsupdate.sender import Step
 from dnsupdate.settings import TargetSettings
 from dnsupdate.store import Store
-from dnsupdate.update import apply_changes, marker_name, marker_text, probe
+from dnsupdate.update import Update, apply_changes, marker_name, marker_text, probe
 
 _ROUNDS = 6  # of learning whose names are whose, before the rest waits for the next step
 _SLOW_S, _QUICK_S, _LEAST_BATCH = 2.0, 0.5, 10
@@ -236,7 +237,30 @@ class Primary:
         if keys & names:
             return None
         await self._note(lease, batch, {one for one in _triples(plan.changes) if one[0] in self.fences})
+        self._write_ahead(batch, plan.changes)
         return _Ready(batch, plan, keys)
+
+    def _write_ahead(self, batch: Batch, changes: Iterable[Change]) -> None:
+        """Write the messages while the server is busy with others: it waits for nothing then."""
+        for part in self._parts(changes):
+            update = self._message(batch, part)
+            with suppress(TooBigError):  # it will be seen to when it is sent
+                write_ahead(update)
+                batch.written[update.zone] = part, self.fences[update.zone], update
+
+    def _message(self, batch: Batch, part: Part) -> Update:
+        zone = part[0].zone
+        fence = self.fences[zone]
+        written = batch.written.get(zone)
+        if written is not None and written[:2] == (part, fence):
+            return written[2]
+        return apply_changes(zone, part, fence, self._config.policy, self._config.settings.marker_ttl)
+
+    def _parts(self, changes: Iterable[Change]) -> list[Part]:
+        """Return the changes in zones that can be written to, by zone."""
+        zones = [zone for zone in self._config.zones if zone in self.fences]
+        parts = [tuple([change for change in changes if change.zone == zone]) for zone in zones]
+        return [part for part in parts if part]
 
     async def _note(self, lease: Lease, batch: Batch, triples: set[Triple]) -> None:
         """Write down what a message is about to change."""
@@ -265,15 +289,13 @@ class Primary:
         for change in changes:
             if change.zone not in self.fences:
                 sent.refuse([change], self.fences.why_stopped(change.zone))
-        zones = [zone for zone in self._config.zones if zone in self.fences]
-        parts = [tuple(change for change in changes if change.zone == zone) for zone in zones]
-        queue = [part for part in parts if part]
+        queue = self._parts(changes)
         refusals = 0
         while queue and sent.trouble is None:
             parts, queue = queue, []
             await self._note(lease, batch, {triple for part in parts for triple in _triples(part)})
             started = self._clock()
-            for part, reply in await self._exchange(parts, queue, sent):
+            for part, reply in await self._exchange(batch, parts, queue, sent):
                 self._trace(part, reply, self._clock() - started, sent, batch)
                 refusals += reply.diagnosis.kind is Kind.REFUSED
                 halves = await self._judge(lease, batch, part, reply, sent)
@@ -283,16 +305,16 @@ class Primary:
                 else:
                     queue += halves
 
-    async def _exchange(self, parts: list[Part], queue: list[Part], sent: Sent) -> list[tuple[Part, Reply]]:
+    async def _exchange(
+        self, batch: Batch, parts: list[Part], queue: list[Part], sent: Sent
+    ) -> list[tuple[Part, Reply]]:
         """Send parts as one message each; what does not fit is halved and waits, or refused if it is one name."""
         ready = [part for part in parts if part[0].zone in self.fences]
-        ttl, policy = self._config.settings.marker_ttl, self._config.policy
-        updates = (apply_changes(part[0].zone, part, self.fences[part[0].zone], policy, ttl) for part in ready)
         try:
-            replies = await self.link.update(*updates)
+            replies = await self.link.update(*(self._message(batch, part) for part in ready))
         except TooBigError as exc:
             if len(ready) > 1:
-                return [pair for part in ready for pair in await self._exchange([part], queue, sent)]
+                return [pair for part in ready for pair in await self._exchange(batch, [part], queue, sent)]
             if len(ready[0]) == 1:
                 sent.refuse(ready[0], f"{ready[0][0].name}: {exc} do not fit in one message")
             else:

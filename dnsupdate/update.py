@@ -55,12 +55,16 @@ Operation = Delete | Add
 
 @dataclass(frozen=True, slots=True)
 class Update:
-    """A message to one zone. Without operations it is a probe: nothing changes, the serial neither."""
+    """A message to one zone. Without operations it is a probe: nothing changes, the serial neither.
+
+    `octets`: the message as it was written ahead of time, kept here by the one who writes it; a copy has none.
+    """
 
     zone: str
     prerequisites: tuple[Prerequisite, ...] = ()
     operations: tuple[Operation, ...] = ()
     hosts: frozenset[str] = field(default=frozenset(), compare=False)
+    octets: list[bytes] = field(default_factory=list, init=False, compare=False, repr=False)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
