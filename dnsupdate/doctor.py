@@ -4,7 +4,7 @@ import secrets
 from collections.abc import Callable
 from dataclasses import dataclass
 
-from dnsupdate.diagnosis import Diagnosis
+from dnsupdate.diagnosis import Diagnosis, Kind
 from dnsupdate.exchange import Channel, Peer, Reply
 from dnsupdate.keys import Key
 from dnsupdate.settings import Settings, TargetSettings
@@ -18,12 +18,13 @@ _TEST_TYPES = (("A", "192.0.2.1"), ("AAAA", "2001:db8::1"), ("TXT", '"arv-balanc
 
 @dataclass(frozen=True, slots=True)
 class Finding:
-    """One thing that was looked at. `level`: ok, warning, error."""
+    """One thing that was looked at. `level`: ok, warning, error; `mends`: configuration of the server would help."""
 
     subject: str
     level: str
     text: str
     hint: str = ""
+    mends: bool = False
 
 
 class Doctor:
@@ -72,7 +73,8 @@ class Doctor:
         if reply is None or reply.diagnosis.seen.skew_s is None:
             return []
         skew_s = reply.diagnosis.seen.skew_s
-        text = f"our clock is {abs(skew_s):.0f} s {'behind' if skew_s > 0 else 'ahead of'} the server's"
+        apart = f"{abs(skew_s):.0f} s {'behind' if skew_s > 0 else 'ahead of'} the server's"
+        text = f"our clock is {apart}" if abs(skew_s) >= 1 else "our clock agrees with the server's"
         level = "ok" if abs(skew_s) <= _SKEW_S else "warning"
         hint = "" if level == "ok" else f"run NTP on both; beyond {peer.fudge_s} s nothing is accepted"
         return [Finding(f"clock of {peer.name}", level, text, hint)]
@@ -105,8 +107,9 @@ class Doctor:
             content = await Mirror(zone).refresh(peer, timeout_s=self._target.timeout)
         except TransferError as exc:
             text = f"no transfer: {exc.diagnosis.text}; names that we lost track of would never be deleted"
-            return Finding(zone, "warning", text, "allow the key to transfer: `arv-balance dns doctor --snippets`")
-        return Finding(zone, "ok", f"can be transferred ({len(content)} names)")
+            hint = "allow the key to transfer: `arv-balance dns doctor --snippets`"
+            return Finding(zone, "warning", text, hint, mends=True)
+        return Finding(zone, "ok", f"can be transferred, names: {len(content)}")
 
     async def _lag(self, zone: str, serial: int) -> list[Finding]:
         """Compare the other servers of the zone; they are asked without a key, as resolvers do."""
@@ -143,12 +146,8 @@ class Doctor:
 
 
 def _bad(subject: str, diagnosis: Diagnosis) -> Finding:
-    return Finding(subject, "error", diagnosis.text, diagnosis.hint)
-
-
-def needs_snippet(findings: list[Finding]) -> bool:
-    """Return whether a piece of server configuration would help."""
-    return any(one.level == "error" or "no transfer" in one.text for one in findings)
+    mends = diagnosis.kind in (Kind.KEY, Kind.REFUSED, Kind.ZONE)
+    return Finding(subject, "error", diagnosis.text, diagnosis.hint, mends)
 
 
 def snippets(key: Key | None, zones: tuple[str, ...]) -> dict[str, str]:

@@ -3,7 +3,6 @@
 `load()` takes plain values as a YAML loader gives them, and where each stands in its file.
 """
 
-import difflib
 import re
 from collections.abc import Iterable, Mapping
 from ipaddress import ip_address, ip_network
@@ -14,6 +13,7 @@ from pydantic import BaseModel, BeforeValidator, ConfigDict, Field, ValidationEr
 
 from dnsupdate.errors import BadNameError, Fault, SettingsError
 from dnsupdate.names import ReverseZone, Rules, owner_name, within
+from dnsupdate.wording import near, wording
 
 Path_ = tuple[str | int, ...]
 Positions = Mapping[Path_, tuple[int, int]]
@@ -38,7 +38,10 @@ def _ttl(value: object) -> object:
 
 def _share(value: object) -> object:
     if isinstance(value, str) and value.strip().endswith("%"):
-        return float(value.strip()[:-1]) / 100
+        try:
+            return float(value.strip()[:-1]) / 100
+        except ValueError:
+            raise ValueError("a share is a number and a percent sign: 30%") from None
     return value
 
 
@@ -119,7 +122,7 @@ class TargetSettings(_Section):
     poll: Duration = 2.0
     retry: RetrySettings = RetrySettings()
     brake: Brake = Brake()
-    nameservers: tuple[str, ...] = ()  # all servers of the zones, for `test` and `trace`; default: their NS records
+    nameservers: tuple[str, ...] = ()  # all servers of the zones, for `test` and `trace`
     node: str | None = None
     dir: Path | None = None
     template: Path | None = None
@@ -321,15 +324,10 @@ def _spelled_out(mapping: Mapping[str, Any]) -> dict[str, Any]:
 
 def _fault(error: Any, positions: Positions) -> Fault:
     path = tuple(error["loc"])
-    kind, message, hint = error["type"], error["msg"].removeprefix("Value error, "), ""
-    if kind == "extra_forbidden":
-        known = _known_keys(path[:-1])
-        near = difflib.get_close_matches(str(path[-1]), known, n=1, cutoff=0.6)
-        message = f"unknown key '{path[-1]}'"
-        hint = f"did you mean '{near[0]}'?" if near else "known keys: " + ", ".join(known)
-        return _placed(Fault(path=path, message=message, hint=hint), positions, key=True)
-    if kind == "missing":
-        message = "is missing"
+    if error["type"] == "extra_forbidden":
+        hint = near(str(path[-1]), _known_keys(path[:-1]), "known keys")
+        return _placed(Fault(path=path, message=f"unknown key '{path[-1]}'", hint=hint), positions, key=True)
+    message, hint = wording(error)
     return _placed(Fault(path=path, message=message, hint=hint), positions)
 
 
@@ -364,19 +362,13 @@ def _placed(fault: Fault, positions: Positions, *, key: bool = False) -> Fault:
     return Fault(path=fault.path, message=fault.message, line=line, column=column, hint=fault.hint)
 
 
-def _near(name: str, known: Iterable[str]) -> str:
-    names = list(known)
-    near = difflib.get_close_matches(name, names, n=1, cutoff=0.6)
-    return f"did you mean '{near[0]}'?" if near else "known: " + (", ".join(names) or "none")
-
-
 def _references(settings: Settings) -> Iterable[Fault]:
     """Names that must lead somewhere, networks and zone names that must make sense."""
     seen: set[tuple[str, str]] = set()
     for index, zone in enumerate(settings.zones):
         where: Path_ = ("zones", index)
         if zone.target not in settings.targets:
-            hint = _near(zone.target, settings.targets)
+            hint = near(zone.target, settings.targets)
             yield Fault(path=(*where, "target"), message=f"no target '{zone.target}'", hint=hint)
         elif settings.targets[zone.target].kind == "files":
             yield Fault(
@@ -395,7 +387,7 @@ def _references(settings: Settings) -> Iterable[Fault]:
             if record.target is not None and record.target not in settings.targets:
                 path: Path_ = ("templates", name, "records", index, "target")
                 yield Fault(
-                    path=path, message=f"no target '{record.target}'", hint=_near(record.target, settings.targets)
+                    path=path, message=f"no target '{record.target}'", hint=near(record.target, settings.targets)
                 )
 
 

@@ -11,6 +11,7 @@ import jinja2.sandbox
 
 from dnsupdate.errors import RenderError
 from dnsupdate.names import one_line, shown
+from dnsupdate.wording import near
 
 
 @dataclass(frozen=True, slots=True)
@@ -29,6 +30,7 @@ class Compiled:
 
 _CLASSIC = re.compile(r"%(?:%|\{(?P<name>\w+)\}|(?P<bad>.?))", re.DOTALL)
 _PLAIN = re.compile(r"\{\{\s*([A-Za-z_][A-Za-z0-9_]*)\s*\}\}")
+_UNKNOWN = re.compile(r"'(\w+)' is undefined")
 _FALSE = frozenset({"", "false", "0", "no", "none", "[]", "()", "{}"})
 _UNFIT = re.compile(r"""[^ -~]|["'\\]""")
 CLASSIC_NAMES = ("hostname", "uuid_prefix", "ip_address", "ptr_domain")
@@ -100,7 +102,10 @@ def render(compiled: Compiled, variables: Mapping[str, Any]) -> str:
     except RenderError:
         raise
     except jinja2.TemplateError as exc:
-        raise RenderError(one_line(exc.message or type(exc).__name__)) from None
+        text = one_line(exc.message or type(exc).__name__)
+        unknown = _UNKNOWN.fullmatch(text)
+        hint = near(unknown[1], [*variables, *compiled.template.globals], "") if unknown else ""
+        raise RenderError(f"{text}; {hint}" if hint else text) from None
     except (TypeError, ValueError, ArithmeticError, LookupError, AttributeError, RecursionError) as exc:
         raise RenderError(one_line(f"{type(exc).__name__}: {exc}")) from None
 

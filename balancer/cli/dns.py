@@ -175,7 +175,7 @@ def show(
     hosts: Annotated[list[str] | None, typer.Argument(metavar="HOST", help="Host names or uuids.")] = None,
     config: lookup.ConfigOption = None,
     as_json: JsonOption = False,
-    events: Annotated[int, typer.Option("--events", metavar="N", help="Show the last N events too.")] = 0,
+    events: Annotated[int, typer.Option("--events", metavar="N", min=0, help="Show the last N events too.")] = 0,
 ) -> None:
     """Show targets and the state of hosts."""
     from dnsupdate.overview import labels
@@ -274,8 +274,6 @@ def _examine(
 ) -> None:
     from dataclasses import asdict
 
-    from dnsupdate import doctor as medicine
-
     names = _primaries(settings, target)
     found = {name: dnswork.run(findings(settings, name, write=write)) for name in names}
     if as_json:
@@ -288,7 +286,7 @@ def _examine(
                 typer.echo(f"  {_SIGNS[one.level]} {one.subject}: {one.text}")
                 if one.hint:
                     typer.echo(f"      → {one.hint}")
-            if snippets or (mend and medicine.needs_snippet(listed)):
+            if snippets or (mend and any(one.mends for one in listed)):
                 _print_snippets(settings, name)
     is_bad = any(one.level == "error" for listed in found.values() for one in listed)
     raise typer.Exit(Exit.NO if is_bad else Exit.DONE)
@@ -331,6 +329,7 @@ def adopt(
     from dnsupdate.overview import Overview
 
     settings = dnsconfig.settings(config)
+    dnsconfig.targets(settings, target)
 
     async def work() -> list[tuple[str, str]]:
         async with dnswork.opened(settings) as store:

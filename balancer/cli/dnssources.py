@@ -92,7 +92,13 @@ def follow(
         async with dnswork.opened(settings) as store:
             return await dnswork.following(settings, store, once=once)
 
-    typer.echo(f"{dnswork.counted(dnswork.run(work()))} changed", err=True)
+    async def for_ever(_: Any) -> None:
+        await work()
+
+    if once:
+        typer.echo(f"{dnswork.counted(dnswork.run(work()))} changed", err=True)
+    else:
+        dnswork.run(dnswork.stopped_by_signal(for_ever))
 
 
 def authority(

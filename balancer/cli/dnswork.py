@@ -118,7 +118,7 @@ async def _while(work: Callable[[], Awaitable[None]], done: Callable[[], Awaitab
     """Run work until something is true, or the time is over."""
     finished = False
 
-    async def watch(task: asyncio.Task[None]) -> None:
+    async def watch() -> None:
         nonlocal finished
         looks = 0
         with contextlib.suppress(TimeoutError):
@@ -127,11 +127,18 @@ async def _while(work: Callable[[], Awaitable[None]], done: Callable[[], Awaitab
                     await asyncio.sleep(LOOK_S)
                     looks = looks + 1 if await done() else 0
                 finished = True
-        task.cancel()
 
+    stop = _stop_signal()
     async with asyncio.TaskGroup() as group:
         task = group.create_task(_forever(work))
-        group.create_task(watch(task))
+        watching = group.create_task(watch())
+        stopping = group.create_task(_cancel_when(stop, watching))
+        await asyncio.wait([watching])
+        task.cancel()  # which gives leases up
+        stopping.cancel()
+    if stop.is_set():
+        why = "what was not sent waits in the database for the next sender"
+        raise CommandError("interrupted", why=why, hint="arv-balance dns show", code=Exit.INTERRUPTED)
     return finished
 
 
@@ -139,12 +146,17 @@ async def _forever(work: Callable[[], Awaitable[None]]) -> None:
     await work()
 
 
+def _stop_signal() -> asyncio.Event:
+    """Return an event that SIGTERM and SIGINT set, instead of ending the process."""
+    stop = asyncio.Event()
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, stop.set)
+    return stop
+
+
 async def stopped_by_signal(work: Callable[[asyncio.TaskGroup], Awaitable[None]]) -> None:
     """Run tasks until SIGTERM or SIGINT; they are cancelled then, which gives leases up."""
-    stop = asyncio.Event()
-    loop = asyncio.get_running_loop()
-    for number in (signal.SIGTERM, signal.SIGINT):
-        loop.add_signal_handler(number, stop.set)
+    stop = _stop_signal()
     async with asyncio.TaskGroup() as group:
         inner = group.create_task(_grouped(work))
         stopping = group.create_task(_cancel_when(stop, inner))
@@ -207,11 +219,13 @@ async def _reader(settings: "Settings", store: "Store") -> "AsyncIterator[Read]"
     if follow.api is not None:
         if follow.token_file is None:
             raise LocalFileError("dns.follow.token_file is missing: a file with an administrator's token")
-        token = await asyncio.to_thread(secret, follow.token_file)
+        token = await asyncio.to_thread(secret, follow.token_file, "dns.follow.token_file")
         async with client(str(follow.ca_file) if follow.ca_file else None) as session:
             yield from_api(session, follow.api, token, store)
         return
-    dsn = await asyncio.to_thread(secret, follow.database_file) if follow.database_file else follow.database
+    dsn = follow.database
+    if follow.database_file is not None:
+        dsn = await asyncio.to_thread(secret, follow.database_file, "dns.follow.database_file")
     if dsn is None:
         raise LocalFileError("dns.follow needs database_file, database or api")
     yield from_database(dsn)
@@ -223,6 +237,7 @@ async def following(settings: "Settings", store: "Store", *, once: bool) -> int:
     from dnsupdate.follow import FollowError
     from dnsupdate.follow import once as look
 
+    told = ""
     async with _reader(settings, store) as read:
         while True:
             try:
@@ -230,8 +245,13 @@ async def following(settings: "Settings", store: "Store", *, once: bool) -> int:
             except (FollowError, StoreError) as exc:
                 if once:
                     raise
-                sys.stderr.write(f"follow: {exc}\n")
+                if str(exc) != told:
+                    sys.stderr.write(f"follow: {exc}\n")
+                told = str(exc)
             else:
+                if told:
+                    sys.stderr.write("follow: the nodes can be read again\n")
+                told = ""
                 for text in found.refused:
                     sys.stderr.write(f"refused: {text}\n")
                 if found.changed or found.removed:

@@ -1,17 +1,25 @@
 """`arv-balance dns` for somebody who makes mistakes, or interrupts it: a line that helps, the right exit code."""
 
+import asyncio
 import json
 import signal
+import sys
+from asyncio.subprocess import PIPE, STDOUT
+from pathlib import Path
 
 import pytest
 
+from balancer.cli import dnsconfig
+from balancer.cli.exits import CommandError, Exit
 from dnsupdate.enqueue import enqueue
 from dnsupdate.exchange import Channel
+from dnsupdate.local import LocalFileError, database
 from dnsupdate.update import Add, Update
-from tests.dnsupdate.builders import host
-from tests.dnsupdate.cli import Cli, cli, primary
+from tests.dnsupdate.builders import host, settings
+from tests.dnsupdate.cli import CONFIG, Cli, cli, primary
 from tests.dnsupdate.servers import FORWARD, wall
 from tests.support.nameservers import KEY, key_text
+from tests.support.postgres import until
 
 __all__ = ["cli", "primary"]  # fixtures
 pytestmark = [pytest.mark.pg, pytest.mark.e2e, pytest.mark.timeout(240)]
@@ -76,3 +84,113 @@ async def test_trace_says_that_no_template_makes_records_for_a_host(cli: Cli) ->
 async def test_the_plan_names_the_port_of_a_server(cli: Cli) -> None:
     assert f"target main (127.0.0.1 port {cli.server.port}, fence epoch" in cli("plan")
     assert json.loads(cli("plan", "--json"))["targets"][0]["server"] == f"127.0.0.1 port {cli.server.port}"
+
+
+TYPOS = [
+    ("servers: [127.0.0.1]", "servers: 127.0.0.1", "dns.targets.main.servers: must be a list, in brackets: [...]"),
+    ("poll: 50ms", "fudge: abc", "dns.targets.main.fudge: must be a whole number"),
+    ("poll: 50ms", "batch: 0", "dns.targets.main.batch: must be at least 1"),
+    (
+        "poll: 50ms",
+        "brake: {share: much%}",
+        "brake.share: a share is a number and a percent sign: 30%",
+    ),
+    ("poll: 50ms", "brake: {names: 5}", "unknown key 'names'"),
+    ("poll: 50ms", "conflict: adpot", "did you mean 'adopt'?"),
+    ("each: ipv4, type: A", "each: ipv5, type: A", "must be one of ips, ipv4, ipv6"),
+    ("  domain: cluster.example", "  owner: X-1", "dns.owner: must be 1 to 32 lower-case letters and digits"),
+    ('"{{ fqdn }}."', '"{{ fqd }}."', "'fqd' is undefined; did you mean 'fqdn'?"),
+    ("ptr(item)", "prt(item)", "'prt' is undefined; did you mean 'ptr'?"),
+    ("  targets:", "  targtes:", "did you mean 'targets'?"),
+]
+
+
+@pytest.mark.parametrize(("right", "wrong", "words"), TYPOS)
+def test_a_mistake_in_the_section_is_told_in_words_of_the_file(
+    tmp_path: Path, right: str, wrong: str, words: str
+) -> None:
+    text = CONFIG.format(folder=tmp_path, port=53, key=tmp_path / "upd.key")
+    assert right in text
+    path = tmp_path / "arv-balance.yml"
+    path.write_text(text.replace(right, wrong, 1))
+    with pytest.raises(CommandError) as caught:
+        dnsconfig.settings(path)
+    assert words in str(caught.value)
+    assert caught.value.code is Exit.CONFIG
+
+
+BAD_FILES = [(b"\xff\xfe", "is not text"), (b"", "is empty"), (None, "No such file or directory")]
+
+
+@pytest.mark.parametrize(("content", "words"), BAD_FILES)
+def test_a_file_of_the_section_that_cannot_be_read_is_told_with_its_key(
+    tmp_path: Path, content: bytes | None, words: str
+) -> None:
+    path = tmp_path / "dsn"
+    if content is not None:
+        path.write_bytes(content)
+    with pytest.raises(LocalFileError, match=f"dns.database_file: .*{words}"):
+        database(settings(database_file=str(path)))
+
+
+async def test_words_of_the_command_line_that_mean_nothing_are_usage_errors(cli: Cli) -> None:
+    for words in (["plan"], ["test"], ["adopt", "compute1"]):
+        assert "did you mean 'main'?" in cli(*words, "--target", "mian", expect=2)
+    assert "did you mean 'main'?" in cli("release", "mian", expect=2)
+    assert "Invalid value for '--events'" in cli("show", "--events", "-1", expect=2)
+
+
+def interruptible() -> None:
+    """What runs in the background of a shell is not, and neither is what it starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+async def interrupted(cli: Cli, number: signal.Signals, heard: str, *words: str) -> tuple[int | None, str]:
+    """Start a command, interrupt it once it has said something, return exit code and output."""
+    command = [sys.executable, "-P", "-m", "balancer.cli", "dns", *words, "--config", str(cli.config)]
+    process = await asyncio.create_subprocess_exec(
+        *command,
+        stdout=PIPE,
+        stderr=STDOUT,
+        preexec_fn=lambda: signal.signal(signal.SIGINT, signal.default_int_handler),
+    )
+    assert process.stdout is not None
+    said = ""
+    async with asyncio.timeout(60):
+        while heard and heard not in said:
+            said += (await process.stdout.readline()).decode()
+        if not heard:
+            await until(lambda: cli.db.fetchval("SELECT 1 FROM dns_lease WHERE until > clock_timestamp()"))
+        process.send_signal(number)
+        rest, _ = await process.communicate()
+    return process.returncode, said + rest.decode()
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_an_interrupted_sync_gives_its_lease_up_and_says_what_is_left(cli: Cli, number: signal.Signals) -> None:
+    await cli.ping("compute7", "192.0.2.7")
+    cli.config.write_text(cli.config.read_text().replace(f"port: {cli.server.port}", "port: 1"))
+    code, said = await interrupted(cli, number, "", "sync")
+    assert (code, said.splitlines()[0]) == (130, "error: interrupted")
+    assert "what was not sent waits in the database for the next sender" in said
+    assert await cli.db.fetchval("SELECT count(*) FROM dns_lease WHERE until > clock_timestamp()") == 0
+    assert await cli.db.fetchval("SELECT count(*) FROM dns_dirty") == 1
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+async def test_follow_tells_of_trouble_once_and_ends_when_told_to(cli: Cli, number: signal.Signals) -> None:
+    follow = "  follow: {database: 'postgresql://x@127.0.0.1:1/x?sslmode=disable', interval: 10ms}\n"
+    cli.config.write_text(cli.config.read_text() + follow)
+    code, said = await interrupted(cli, number, "follow: the nodes' database", "follow")
+    assert code == 0
+    assert said.count("follow:") == 1, said
+
+
+async def test_the_doctor_prints_configuration_only_where_that_mends_something(cli: Cli) -> None:
+    text = cli.config.read_text()
+    cli.config.write_text(text.replace(f"port: {cli.server.port}", "port: 1"))
+    assert "update-policy {" not in cli("doctor", expect=1)
+    cli.config.write_text(text.replace("cluster.example", "elsewhere.example"))
+    assert 'zone "elsewhere.example" { type primary;' in cli("doctor", expect=1)
+    cli.config.write_text(text)
+    assert "our clock agrees with the server's" in cli("doctor")

@@ -123,7 +123,7 @@ BAD_RECORDS: list[tuple[dict[str, Any], str]] = [
     ({"name": "_dnsupdate.x.cluster.example.", "type": "TXT", "data": "x"}, "reserved"),
     ({"name": "{{ fqdn }}.", "type": "TXT", "data": "a\n b"}, "control character"),
     ({"name": "{{ fqdn }}.", "type": "TXT", "data": "{{ ''.__class__.__mro__ }}"}, "unsafe"),
-    ({"name": "{{ fqdn }}.", "type": "A", "data": "{{ item }}", "each": "hosts"}, "'ips', 'ipv4' or 'ipv6'"),
+    ({"name": "{{ fqdn }}.", "type": "A", "data": "{{ item }}", "each": "hosts"}, "must be one of ips, ipv4, ipv6"),
 ]
 
 
