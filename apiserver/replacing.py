@@ -111,7 +111,7 @@ def parse(wanted: object) -> dict[str, Source | None]:
     """Return what is to be put where, by path without its leading slash; None removes.
 
     Raises:
-        BadRequestError: a target or source is malformed, or one target is below another.
+        BadRequestError: a target or source is malformed, or one target is below another that is not just emptied.
     """
     if not isinstance(wanted, dict) or len(wanted) > MAX_TARGETS:
         raise BadRequestError("replace_files must be an object: sources by target paths")
@@ -126,8 +126,9 @@ def parse(wanted: object) -> dict[str, Source | None]:
         if source and (not place or (inner and not _is_plain(inner.removesuffix("/")))):
             raise BadRequestError(f"replace_files: source {source[:80]!r} is no place and path")
         found[path] = Source(place, inner.rstrip("/")) if source else None
-    if clash := next(_nested(found), None):
-        raise BadRequestError(f"replace_files: /{clash[1][:80]} is below another target")
+    for outer, inner in _nested(found):
+        if found[outer] is not None:
+            raise BadRequestError(f"replace_files: /{inner[:80]} is below another target")
     return found
 
 
@@ -170,7 +171,7 @@ def replaced(base: Tree, wanted: Mapping[str, Source | None], places: Mapping[st
     result, old = dict(base), _Index(base)
     for target in wanted:
         for path in old.below(target):
-            del result[path]
+            result.pop(path, None)
     indices = {name: _Index(tree) for name, tree in places.items()}
     for target, source in wanted.items():
         if source is not None:

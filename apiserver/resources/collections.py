@@ -150,7 +150,7 @@ class Collections(Controller):
             new.setdefault("replication_desired", None)
         if new.get("storage_classes_desired") == "[]":
             raise InvalidError("storage_classes_desired must not be empty")
-        anew = not {"replace_files", "replace_segments"}.isdisjoint(call.parameters)
+        anew = self._asks(call, "replace_files") or self._asks(call, "replace_segments")
         if draft.is_new or anew or draft.changed("manifest_text", "portable_data_hash"):
             await self._check_manifest(call, draft)
         for number in ("replication_desired", "replication_confirmed"):
@@ -163,9 +163,9 @@ class Collections(Controller):
         new = draft.new
         if draft.changed("manifest_text"):
             await self._check_signatures(call, new.get("manifest_text") or "")
-        if "replace_files" in call.parameters:
+        if self._asks(call, "replace_files"):
             await self._replace_files(call, draft)
-        if "replace_segments" in call.parameters:
+        if self._asks(call, "replace_segments"):
             await self._replace_segments(call, draft)
         manifest = new.get("manifest_text") or ""
         contents = await _parsed(manifest)
@@ -177,6 +177,9 @@ class Collections(Controller):
             raise InvalidError(f"portable_data_hash {given[:60]} does not match computed hash {expected}")
         new["portable_data_hash"] = expected
         new["file_count"], new["file_size_total"] = contents.file_count, contents.file_size_total
+
+    def _asks(self, call: Call, option: str) -> bool:
+        return bool(call.parameters.get(option, {}) != {})
 
     async def _replace_files(self, call: Call, draft: Draft) -> None:
         """Put the manifest together of the sources that the request names; all of them are readable by the viewer.

@@ -123,11 +123,14 @@ async def test_files_of_a_collection_are_replaced_by_those_of_others(api_databas
     assert (status, text) == (200, f". {BLOCK} 0:3:w\n./x\\040y {other} 0:5:z\n")
     for wanted, status in (
         ({"/a": f"{secret['portable_data_hash']}/s"}, 404), ({"/a": "current/nosuch"}, 400), ({"a": "current/w"}, 400),
-        ({"/a/../b": "current/w"}, 400), ({"/a": "", "/a/b": "current/w"}, 400), ({"/w/x": "current/w"}, 400),
+        ({"/a/../b": "current/w"}, 400), ({"/a": "current/w", "/a/b": "current/w"}, 400), ({"/w/x": "current/w"}, 400),
         ({"/": "current/w"}, 400), ({"/a": 5}, 400), ([], 400), ({"/a": "nosuch/w"}, 400),
     ):  # fmt: skip
         assert (await replace(wanted))[0] == status, wanted
     assert (await replace({"/a": "current/w"}, manifest_text=MANIFEST))[0] == 400
+    assert await replace({"/x y": "", "/x y/v": "current/w"}) == (200, f". {BLOCK} 0:3:w\n./x\\040y {BLOCK} 0:3:v\n")
+    assert await replace({"/": "", "/d/v": "current/x y/v"}) == (200, f"./d {BLOCK} 0:3:v\n")
+    assert await replace({}, manifest_text=MANIFEST) == (200, MANIFEST)
     fresh = await alice.post("collections", {"collection": {"name": "n"}, "replace_files": {"/f": f"{pdh}/x y/z"}})
     assert (fresh["manifest_text"], fresh["file_count"]) == (f". {other} 0:5:f\n", 1)
 

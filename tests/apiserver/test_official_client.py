@@ -1,6 +1,8 @@
 """The unmodified official Python client and its tools, through the balancer, over TLS, on three nodes."""
 
+import asyncio
 import json
+import secrets
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -97,6 +99,42 @@ async def test_a_collection_and_a_project_are_copied(client_python: Path, env: d
         await run(env, tools / "arv-copy", "--project-uuid", target, what)
     listed = await run(env, client_python, SCRIPTS / "contents.py", target)
     assert json.loads(listed) == ["arvados#collection data", "arvados#group source"]
+
+
+async def test_small_blocks_of_a_collection_become_a_large_one(client_python: Path, env: dict[str, str]) -> None:
+    printed = json.loads(await run(env, client_python, SCRIPTS / "repack.py"))
+    assert printed == {"files": {"a.txt": "small", "b/c.txt": "blocks"}, "blocks": [2, 1], "repeated": True}
+
+
+async def test_docker_images_are_listed(client_python: Path, site: ApiSite, env: dict[str, str]) -> None:
+    async with client_of(site.processes.nodes[0].base) as (admin,):
+        image = await admin.post("collections", {"collection": {"name": "image"}})
+        for kind, name in (("docker_image_hash", "5" * 64), ("docker_image_repo+tag", "arvados/jobs:2.7")):
+            link = {"link_class": kind, "name": name, "head_uuid": image["uuid"],
+                    "properties": {"image_timestamp": "2026-01-02T03:04:05Z"}}  # fmt: skip
+            await admin.post("links", {"link": link})
+    listed = (await run(env, client_python.parent / "arv-keepdocker")).splitlines()[1].split()
+    assert listed[:4] == ["arvados/jobs", "2.7", "5" * 12, image["uuid"]]
+
+
+async def test_arv_ws_prints_what_happens_to_one_object(
+    client_python: Path, site: ApiSite, env: dict[str, str]
+) -> None:
+    async with client_of(site.processes.nodes[0].base) as (admin,):
+        uuid = (await admin.post("groups", {"group": {"group_class": "project", "name": "watched"}}))["uuid"]
+        only = json.dumps([["event_type", "in", ["update"]]])
+        printing = await asyncio.create_subprocess_exec(
+            client_python.parent / "arv-ws", "--no-poll", "--uuid", uuid, "--filters", only, env=env,
+            stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.DEVNULL,
+        )  # fmt: skip
+        assert printing.stdout is not None
+        line = asyncio.ensure_future(printing.stdout.readline())
+        while not line.done():  # it says nothing when it listens
+            await admin.put(f"groups/{uuid}", {"group": {"description": secrets.token_hex()}})
+            await asyncio.wait([line], timeout=0.5)
+        printing.terminate()
+        await printing.wait()
+    assert json.loads(await line)["object_uuid"] == uuid
 
 
 async def test_reports_of_activity_are_made(
