@@ -6,6 +6,7 @@ from typing import Any
 from apiserver.attributes import Resource, dumps
 from apiserver.names import etag_of, new_uuid
 from apiserver.operation import Call
+from apiserver.schema import LOGS
 
 _NEVER = frozenset({"api_token", "secret_mounts", "runtime_token"})
 # Changes to these alone are not worth a row.
@@ -22,32 +23,32 @@ Values = Mapping[str, Any]
 
 async def record(call: Call, resource: Resource, old: Values | None, new: Values | None) -> None:
     """Write the log row of a create (old None), an update, or a delete (new None); nothing when audit is off."""
-    if not call.settings.audit_logs.enabled or resource.table == "logs":
+    if not call.settings.audit_logs.enabled or resource.table == "logs" or _is_silent(resource, old, new):
         return
-    if old is not None and new is not None:
-        silent = _SILENT.get(resource.table, frozenset())
-        if all(old[name] == new[name] or name in silent for name in resource.attributes):
-            return
-    event = "create" if old is None else "delete" if new is None else "update"
     subject = new if new is not None else old
     if subject is None:
         raise AssertionError("a change has an old or a new state")
+    if old is None:
+        event, moment = "create", subject["created_at"]
+    elif new is None:
+        event, moment = "delete", None
+    else:
+        event, moment = "update", subject["modified_at"]
     unlogged = _NEVER.union(call.settings.audit_logs.unlogged_attributes)
     properties = {**_state("old", resource, old, unlogged), **_state("new", resource, new, unlogged)}
-    owner = subject.get("owner_uuid") or subject.get("user_uuid")
-    moment = subject["created_at"] if event == "create" else subject["modified_at"] if event == "update" else None
-    uuid = subject["uuid"]
+    owner, uuid = subject.get("owner_uuid") or subject.get("user_uuid"), subject["uuid"]
     await call.session.execute(
-        _INSERT,
-        new_uuid(call.context.cluster, "57u5n"),
-        call.viewer.user_uuid,
-        uuid,
-        owner,
-        event,
-        f"{event} of {uuid}",
-        dumps(properties),
-        moment,
-    )
+        _INSERT, new_uuid(call.context.cluster, LOGS.infix), call.viewer.user_uuid, uuid, owner, event,
+        f"{event} of {uuid}", dumps(properties), moment,
+    )  # fmt: skip
+
+
+def _is_silent(resource: Resource, old: Values | None, new: Values | None) -> bool:
+    """Whether nothing changed but what is not worth a row."""
+    if old is None or new is None:
+        return False
+    silent = _SILENT.get(resource.table, frozenset())
+    return all(old[name] == new[name] or name in silent for name in resource.attributes)
 
 
 def _state(when: str, resource: Resource, values: Values | None, unlogged: frozenset[str]) -> dict[str, Any]:

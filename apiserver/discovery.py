@@ -13,7 +13,7 @@ from typing import Any
 from apiserver.attributes import ARRAYS, DISCOVERY_TYPES, Resource
 from apiserver.operation import Operation, Parameter
 from apiserver.schema import RESOURCES
-from apiserver.settings import Settings
+from apiserver.settings import ApiLimits, Collections, Settings
 from apiserver.times import format_duration
 from balancer import __version__
 
@@ -25,6 +25,28 @@ ALIASES = {"list": "index", "get": "show", "delete": "destroy"}  # names of old 
 _SERVICES = (
     "Controller", "Keepproxy", "WebDAV", "WebDAVDownload", "WebShell", "Websocket", "Workbench1", "Workbench2",
 )  # fmt: skip
+_ABOUT = {
+    "kind": "discovery#restDescription",
+    "discoveryVersion": "v1",
+    "id": "arvados:v1",
+    "name": "arvados",
+    "version": "v1",
+    "revision": REVISION,
+    "generatedAt": GENERATED_AT,
+    "source_version": __version__,
+    "sourceVersion": __version__,
+    "packageVersion": __version__,
+    "title": "Arvados API",
+    "description": "The API to interact with Arvados.",
+    "documentationLink": "https://doc.arvados.org/api/index.html",
+    "protocol": "rest",
+    "dockerImageFormats": ["v2"],
+    "crunchLogUpdatePeriod": 300,
+    "crunchLogUpdateSize": 4096,
+    "remoteHosts": {},
+    "remoteHostsViaDNS": False,
+}
+_SCOPES = {"arvados": "View and manage objects", "arvados.readonly": "View objects"}
 _GLOBAL = {
     "alt": ("string", "Data format for the response.", {"enum": ["json"], "default": "json"}),
     "fields": ("string", "Selector specifying which fields to include in a partial response.", {}),
@@ -50,57 +72,38 @@ def encoded(document: Mapping[str, Any]) -> Document:
 def discovery(settings: Settings, operations: Iterable[Operation]) -> dict[str, Any]:
     """Return the discovery document."""
     root = settings.external_url if settings.external_url.endswith("/") else settings.external_url + "/"
-    host = root.split("://", 1)[1].rstrip("/")
     return {
-        "kind": "discovery#restDescription",
-        "discoveryVersion": "v1",
-        "id": "arvados:v1",
-        "name": "arvados",
-        "version": "v1",
-        "revision": REVISION,
-        "generatedAt": GENERATED_AT,
-        "source_version": __version__,
-        "sourceVersion": __version__,
-        "packageVersion": __version__,
-        "title": "Arvados API",
-        "description": "The API to interact with Arvados.",
-        "documentationLink": "https://doc.arvados.org/api/index.html",
-        "protocol": "rest",
-        "rootUrl": root,
-        "servicePath": "arvados/v1/",
-        "basePath": "/arvados/v1/",
-        "baseUrl": f"{root}arvados/v1/",
-        "batchPath": "batch",
+        **_ABOUT,
+        **_addresses(settings, root),
         "uuidPrefix": settings.cluster,
-        "websocketUrl": settings.websocket_url or f"wss://{host}/websocket",
         "defaultCollectionReplication": settings.collections.default_replication,
         "defaultTrashLifetime": int(settings.collections.default_trash_lifetime_s),
         "blobSignatureTtl": int(settings.collections.blob_signing_ttl_s),
         "maxRequestSize": settings.api.max_request_size,
         "maxItemsPerResponse": settings.api.max_items_per_response,
-        "dockerImageFormats": ["v2"],
-        "crunchLogUpdatePeriod": 300,
-        "crunchLogUpdateSize": 4096,
-        "remoteHosts": {},
-        "remoteHostsViaDNS": False,
-        "workbenchUrl": settings.external_urls.get("Workbench1", ""),
-        "workbench2Url": settings.external_urls.get("Workbench2", ""),
-        "keepWebServiceUrl": settings.external_urls.get("WebDAV", ""),
-        "gitUrl": "",
         "parameters": {
             name: {"type": kind, "location": "query", "description": text, **more}
             for name, (kind, text, more) in _GLOBAL.items()
         },
-        "auth": {
-            "oauth2": {
-                "scopes": {
-                    f"{root}auth/arvados": {"description": "View and manage objects"},
-                    f"{root}auth/arvados.readonly": {"description": "View objects"},
-                }
-            }
-        },
+        "auth": {"oauth2": {"scopes": {f"{root}auth/{name}": {"description": text} for name, text in _SCOPES.items()}}},
         "schemas": _schemas(),
         "resources": _resources(operations),
+    }
+
+
+def _addresses(settings: Settings, root: str) -> dict[str, str]:
+    host = root.split("://", 1)[1].rstrip("/")
+    return {
+        "rootUrl": root,
+        "servicePath": "arvados/v1/",
+        "basePath": "/arvados/v1/",
+        "baseUrl": f"{root}arvados/v1/",
+        "batchPath": "batch",
+        "websocketUrl": settings.websocket_url or f"wss://{host}/websocket",
+        "workbenchUrl": settings.external_urls.get("Workbench1", ""),
+        "workbench2Url": settings.external_urls.get("Workbench2", ""),
+        "keepWebServiceUrl": settings.external_urls.get("WebDAV", ""),
+        "gitUrl": "",
     }
 
 
@@ -196,32 +199,12 @@ def _plain(identity: str, path: str) -> dict[str, Any]:
 
 def exported(settings: Settings) -> dict[str, Any]:
     """Return the configuration that everyone may see; secrets and inner addresses are not in it."""
-    api, rules = settings.api, settings.collections
     urls = dict.fromkeys(_SERVICES, "")
     urls |= {"Controller": settings.external_url, "Websocket": settings.websocket_url, **settings.external_urls}
     return {
         "ClusterID": settings.cluster,
-        "API": {
-            "MaxItemsPerResponse": api.max_items_per_response,
-            "MaxRequestSize": api.max_request_size,
-            "RequestTimeout": _duration(api.request_timeout_s),
-            "SendTimeout": _duration(api.send_timeout_s),
-            "FreezeProjectRequiresDescription": api.freeze_project_requires_description,
-            "FreezeProjectRequiresProperties": {name: {} for name in api.freeze_project_requires_properties},
-            "UnfreezeProjectRequiresAdmin": api.unfreeze_project_requires_admin,
-        },
-        "Collections": {
-            "BlobSigning": rules.blob_signing,
-            "BlobSigningTTL": _duration(rules.blob_signing_ttl_s),
-            "CollectionVersioning": rules.collection_versioning,
-            "DefaultReplication": rules.default_replication,
-            "DefaultTrashLifetime": _duration(rules.default_trash_lifetime_s),
-            "ForwardSlashNameSubstitution": rules.forward_slash_name_substitution,
-            "ManagedProperties": {},
-            "PreserveVersionIfIdle": _duration(rules.preserve_version_if_idle_s),
-            "S3FolderObjects": True,
-            "TrustAllContent": False,
-        },
+        "API": _api(settings.api),
+        "Collections": _collections(settings.collections),
         "Containers": {"DefaultKeepCacheRAM": settings.containers.default_keep_cache_ram},
         "InstanceTypes": {},
         "Login": {
@@ -239,6 +222,33 @@ def exported(settings: Settings) -> dict[str, Any]:
             "CanCreateRoleGroups": settings.users.can_create_role_groups,
         },
         "Volumes": {},
+    }
+
+
+def _api(limits: ApiLimits) -> dict[str, Any]:
+    return {
+        "MaxItemsPerResponse": limits.max_items_per_response,
+        "MaxRequestSize": limits.max_request_size,
+        "RequestTimeout": _duration(limits.request_timeout_s),
+        "SendTimeout": _duration(limits.send_timeout_s),
+        "FreezeProjectRequiresDescription": limits.freeze_project_requires_description,
+        "FreezeProjectRequiresProperties": {name: {} for name in limits.freeze_project_requires_properties},
+        "UnfreezeProjectRequiresAdmin": limits.unfreeze_project_requires_admin,
+    }
+
+
+def _collections(rules: Collections) -> dict[str, Any]:
+    return {
+        "BlobSigning": rules.blob_signing,
+        "BlobSigningTTL": _duration(rules.blob_signing_ttl_s),
+        "CollectionVersioning": rules.collection_versioning,
+        "DefaultReplication": rules.default_replication,
+        "DefaultTrashLifetime": _duration(rules.default_trash_lifetime_s),
+        "ForwardSlashNameSubstitution": rules.forward_slash_name_substitution,
+        "ManagedProperties": {},
+        "PreserveVersionIfIdle": _duration(rules.preserve_version_if_idle_s),
+        "S3FolderObjects": True,
+        "TrustAllContent": False,
     }
 
 

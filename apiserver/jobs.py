@@ -119,29 +119,32 @@ class Jobs:
         if row is None:
             return False
         cursor = json.loads(row["cursor"]) if row["cursor"] else None
-        run = Run(name, row["run_no"], cursor, self._store, self._lease_s, stopping=self._stopping)
         self.running = name
         try:
-            await self._jobs[name].run(run)
-        except SupersededError:
-            self._note(name, "superseded")
-            return True
-        except (Exception, asyncio.CancelledError) as exc:
-            await self._end("failed", run, f"{type(exc).__name__}: {exc}")
-            self._note(name, "failed")
-            if not isinstance(exc, ApiError):
-                raise  # logged with its traceback by `run`
-            logger.warning("job failed", extra={"job": name, "run_no": run.run_no, "error": exc.message})
-            return True
+            run = Run(name, row["run_no"], cursor, self._store, self._lease_s, stopping=self._stopping)
+            self._note(name, await self._carry_out(run))
         finally:
             self.running = ""
+        return True
+
+    async def _carry_out(self, run: Run) -> str:
+        """Run a claimed job and give its slot back; return how it ended, for the numbers."""
+        try:
+            await self._jobs[run.name].run(run)
+        except SupersededError:
+            return "superseded"
+        except (Exception, asyncio.CancelledError) as exc:
+            await self._end("failed", run, f"{type(exc).__name__}: {exc}")
+            if not isinstance(exc, ApiError):
+                self._note(run.name, "failed")
+                raise  # logged with its traceback by `run`
+            logger.warning("job failed", extra={"job": run.name, "run_no": run.run_no, "error": exc.message})
+            return "failed"
         if self._stopping.is_set():  # the job may have ended early; another node finishes it, or finds nothing to do
             await self._end("release", run)
-            self._note(name, "handed over")
-        else:
-            await self._end("done", run, None, run.rows)
-            self._note(name, "done")
-        return True
+            return "handed over"
+        await self._end("done", run, None, run.rows)
+        return "done"
 
     async def _end(self, query: str, run: Run, *values: object) -> None:
         async with self._store.session() as session:

@@ -145,41 +145,45 @@ class Node:
 
     async def run(self, ready: Callable[[list[str]], None] | None = None) -> None:
         """Serve until stopped; `ready` gets the bound addresses, `host:port` or `unix:/path`."""
-        loop = asyncio.get_running_loop()
         async with AsyncExitStack() as stack:
-            for number in (signal.SIGTERM, signal.SIGINT):
-                loop.add_signal_handler(number, self.stop)
-                stack.callback(loop.remove_signal_handler, number)
+            self._heed_signals(stack)
             await stack.enter_async_context(self._store)
             async with asyncio.TaskGroup() as tasks:
-                monitor = tasks.create_task(self._monitor.run(), name="monitor")
                 jobs = tasks.create_task(self._jobs.run(), name="jobs")
-                pump = tasks.create_task(self._pump.run(), name="events")
-                dns = tasks.create_task(self._dns.run(), name="dns")
+                others = [
+                    tasks.create_task(part.run(), name=name)
+                    for name, part in (("monitor", self._monitor), ("events", self._pump), ("dns", self._dns))
+                ]
                 try:
-                    async with serving(
-                        self._application(), self._settings.listen, timeout_s=self._settings.stop_timeout_s
-                    ) as self.addresses:
-                        with suppress(TimeoutError):
-                            async with asyncio.timeout(FIRST_LOOK_S):
-                                await self._monitor.looked.wait()
-                        if ready is not None:
-                            ready(self.addresses)
-                        logger.info("serving", extra={"addresses": self.addresses})
-                        await self._stop.wait()
-                        # Health says ERROR while requests are still taken: the balancer moves away first.
-                        self._monitor.stopping = True
-                        self._jobs.stop()
-                        logger.info("stopping", extra={"delay_s": self._settings.stop_delay_s})
-                        await asyncio.sleep(self._settings.stop_delay_s)
-                        await self._websockets.close()
+                    await self._serve(ready)
                 finally:
                     self._jobs.stop()
-                    with suppress(TimeoutError):
-                        async with asyncio.timeout(JOBS_STOP_S):
-                            await asyncio.wait([jobs])
-                    for task in (monitor, jobs, pump, dns):
+                    await asyncio.wait([jobs], timeout=JOBS_STOP_S)
+                    for task in (jobs, *others):
                         task.cancel()
+
+    def _heed_signals(self, stack: AsyncExitStack) -> None:
+        loop = asyncio.get_running_loop()
+        for number in (signal.SIGTERM, signal.SIGINT):
+            loop.add_signal_handler(number, self.stop)
+            stack.callback(loop.remove_signal_handler, number)
+
+    async def _serve(self, ready: Callable[[list[str]], None] | None) -> None:
+        settings = self._settings
+        async with serving(self._application(), settings.listen, timeout_s=settings.stop_timeout_s) as self.addresses:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(FIRST_LOOK_S):
+                    await self._monitor.looked.wait()
+            if ready is not None:
+                ready(self.addresses)
+            logger.info("serving", extra={"addresses": self.addresses})
+            await self._stop.wait()
+            # Health says ERROR while requests are still taken: the balancer moves away first.
+            self._monitor.stopping = True
+            self._jobs.stop()
+            logger.info("stopping", extra={"delay_s": settings.stop_delay_s})
+            await asyncio.sleep(settings.stop_delay_s)
+            await self._websockets.close()
 
     def _application(self) -> Any:
         settings = self._settings

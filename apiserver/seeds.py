@@ -1,7 +1,11 @@
 """The objects that every cluster has; made by whichever node starts first, found there by the others."""
 
+from collections.abc import Iterator
+from typing import Any
+
 from apiserver import permissions
 from apiserver.names import (
+    GROUP,
     SYSTEM_SUFFIX,
     all_users_group,
     anonymous_group,
@@ -19,33 +23,28 @@ _QUERIES = load("seeds")
 async def plant(session: Session, settings: Settings) -> None:
     """Make what is missing; running it again, or on several nodes at once, changes nothing."""
     cluster = settings.cluster
-    root = system_user(cluster)
     if await _is_planted(session, cluster):  # the usual start waits for nobody's lock
         return
     async with session.transaction([Lock.PERMISSIONS]):
         made = 0
-        for uuid, email, first, last, admin, name in (
-            (root, "root", "root", "", True, None),
-            (anonymous_user(cluster), "anonymous", "Anonymous", "", False, None),
-        ):
-            made += await session.execute(_QUERIES["user"], uuid, root, email, first, last, admin, True, name)
-        for uuid, name, text, kind in (
-            (system_group(cluster), "System group", "System group", "role"),
-            (all_users_group(cluster), "All users", "All users", "role"),
-            (anonymous_group(cluster), "Anonymous users", "Anonymous users", "role"),
-            (f"{cluster}-j7d0g-publicfavorites", "Public favorites", "Public favorites", "project"),
-        ):
-            made += await session.execute(_QUERIES["group"], uuid, root, name, text, kind)
-        links = (
-            (anonymous_user(cluster), anonymous_group(cluster)),
-            (all_users_group(cluster), anonymous_group(cluster)),
-        )
-        for number, (tail, head) in enumerate(links):
-            made += await session.execute(_QUERIES["link"], f"{cluster}-o0j2j-{number:015d}", root, tail, head)
-        empty = f"{cluster}-4zz18-000000000000000"
-        await session.execute(_QUERIES["empty_collection"], empty, root)
+        for query, uuid, *values in _objects(cluster):
+            made += await session.execute(_QUERIES[query], uuid, system_user(cluster), *values)
         if made:
             await permissions.refresh_all(session)
+
+
+def _objects(cluster: str) -> Iterator[tuple[Any, ...]]:
+    """Return query, uuid and further values of each object, in the order in which they need each other."""
+    anonymous, everybody, users = anonymous_user(cluster), anonymous_group(cluster), all_users_group(cluster)
+    yield "user", system_user(cluster), "root", "root", "", True, True, None
+    yield "user", anonymous, "anonymous", "Anonymous", "", False, True, None
+    yield "group", system_group(cluster), "System group", "System group", "role"
+    yield "group", users, "All users", "All users", "role"
+    yield "group", everybody, "Anonymous users", "Anonymous users", "role"
+    yield "group", f"{cluster}-{GROUP}-publicfavorites", "Public favorites", "Public favorites", "project"
+    yield "link", f"{cluster}-o0j2j-{0:015d}", anonymous, everybody
+    yield "link", f"{cluster}-o0j2j-{1:015d}", users, everybody
+    yield "empty_collection", f"{cluster}-4zz18-{SYSTEM_SUFFIX}"
 
 
 async def _is_planted(session: Session, cluster: str) -> bool:

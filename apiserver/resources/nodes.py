@@ -221,10 +221,7 @@ class Nodes(Controller):
             draft = await self.fetch(call, call.uuid, trashed=True)
         except NotFoundError:
             raise not_found(call.uuid) from None
-        secret = json.loads(draft.new["info"]).get("ping_secret")
-        given = parameters.get("ping_secret")
-        if not isinstance(secret, str) or not hmac.compare_digest(secret.encode(), str(given).encode()):
-            raise NotLoggedInError("Incorrect ping_secret")
+        _check_secret(draft, parameters.get("ping_secret"))
         parameters["pinging"] = True
         self._take_facts(call, draft, await call.session.value("SELECT clock_timestamp()"))
         await self.validate(call, draft)
@@ -270,6 +267,12 @@ class Nodes(Controller):
             new["properties"] = json.dumps(properties)
         if info == json.loads((draft.old or {}).get("info") or "{}"):
             new["info"] = (draft.old or {})["info"]
+
+
+def _check_secret(draft: Draft, given: Any) -> None:
+    secret = json.loads(draft.new["info"]).get("ping_secret")
+    if not isinstance(secret, str) or not hmac.compare_digest(secret.encode(), str(given).encode()):
+        raise NotLoggedInError("Incorrect ping_secret")
 
 
 def _wait_s(text: Any) -> float:
