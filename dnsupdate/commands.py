@@ -55,5 +55,6 @@ async def run(argv: Sequence[str], *, variables: Mapping[str, str], timeout_s: f
             await process.wait()
     text = output.decode(errors="replace").strip()[-_OUTPUT:]
     if process.returncode:
-        raise CommandFailedError(f"{shown}: status {process.returncode}: {ascii(text)[1:-1]}")
+        said = ascii(text)[1:-1] or "it said nothing"
+        raise CommandFailedError(f"{shown}: status {process.returncode}: {said}")
     return text

@@ -61,8 +61,10 @@ def read_template(path: Path) -> FileTemplate:
     """
     try:
         return FileTemplate(path.read_text(encoding="utf-8"), is_classic=template.is_classic(path.name))
-    except (OSError, UnicodeDecodeError) as exc:
-        raise RenderError(f"{path}: {exc}") from exc
+    except OSError as exc:
+        raise RenderError(f"{path}: {exc.strerror}") from exc
+    except UnicodeDecodeError as exc:
+        raise RenderError(f"{path} is not text") from exc
 
 
 @dataclass(frozen=True, slots=True)

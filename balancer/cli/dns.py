@@ -56,15 +56,17 @@ async def _plans(settings: "Settings", target: str | None) -> "list[TargetPlan]"
 
     async with dnswork.opened(settings) as store:
         overview = Overview(settings, store)
-        return [
-            await overview.plan(name)
-            for name in dnsconfig.targets(settings, target)
-            if settings.targets[name].kind != "files"
-        ]
+        return [await overview.plan(name) for name in _primaries(settings, target)]
 
 
 def _primaries(settings: "Settings", target: str | None) -> list[str]:
-    return [name for name in dnsconfig.targets(settings, target) if settings.targets[name].kind != "files"]
+    """Return the targets that are name servers; say of the others that they are left out."""
+    names = dnsconfig.targets(settings, target)
+    for name in names:
+        if settings.targets[name].kind == "files":
+            text = "is a directory: there is no plan of it; `dns sync --designated` compares and writes it"
+            typer.echo(f"target {name} {text}", err=True)
+    return [name for name in names if settings.targets[name].kind != "files"]
 
 
 def _print_plans(plans: "list[TargetPlan]", end: str = "") -> None:
@@ -115,8 +117,12 @@ def _confirm() -> None:
 
     if not sys.stdin.isatty():
         raise CommandError("not confirmed", why="nobody can be asked here", hint="--yes", code=Exit.REFUSED)
-    if not typer.confirm("Send this?", default=False, err=True):
-        raise CommandError("not confirmed", code=Exit.REFUSED)
+    try:
+        said_yes = typer.confirm("Send this?", default=False, err=True)
+    except typer.Abort:
+        raise CommandError("interrupted", why="nothing was sent", code=Exit.INTERRUPTED) from None
+    if not said_yes:
+        raise CommandError("not confirmed", why="nothing was sent", code=Exit.REFUSED)
 
 
 def sync(
@@ -154,12 +160,15 @@ async def _sent(
         done = await dnswork.until_done(settings, store, designated=designated, timeout_s=timeout_s)
         if force and await overview.release(None):
             done = await dnswork.until_done(settings, store, designated=designated, timeout_s=timeout_s)
-        rows = [row for row in await overview.states() if row["state"] not in ("published", "held")]
+        mine = [row for row in await overview.states() if row["target"] in settings.targets]
+        rows = [row for row in mine if row["state"] not in ("published", "held")]
         names = labels((row["node_uuid"], row["hostname"]) for row in rows)
         left = [f"{names[row['node_uuid']]} at {row['target']}: {row['state']}{_because(row)}" for row in rows]
-        targets = [row for row in await overview.targets() if row["server_state"].get("error")]
-        troubles = [f"{row['target']}: {row['server_state']['error']['text']}" for row in targets]
-        return done, left, await overview.held(), troubles
+        targets = [row for row in await overview.targets() if row["target"] in settings.targets]
+        errors = {row["target"]: row["server_state"].get("error") for row in targets}
+        troubles = [f"{target}: {error['text']}" for target, error in errors.items() if error]
+        held = {target: hosts for target, hosts in (await overview.held()).items() if target in settings.targets}
+        return done, left, held, troubles
 
 
 def _because(row: dict[str, Any]) -> str:
@@ -180,21 +189,15 @@ def show(
     """Show targets and the state of hosts."""
     from dnsupdate.overview import labels
 
-    found = dnswork.run(_shown(dnsconfig.settings(config), hosts or None, events))
+    settings = dnsconfig.settings(config)
+    found = dnswork.run(_shown(settings, hosts or None, events))
     if as_json:
         typer.echo(json.dumps({"schema": "arv-balance/dns-status/v1", **found}, default=str))
         return
     if not found["targets"]:
         typer.echo("nobody has sent yet, no target is known", err=True)
     for row in found["targets"]:
-        holder = f"{row['holder']} sends, epoch {row['epoch']}" if row["is_held"] else "nobody sends"
-        counts = ", ".join(f"{row[kind]} {kind}" for kind in ("pending", "conflict", "failed", "held") if row[kind])
-        typer.echo(f"target {row['target']}: {holder}; {row['records']} records" + (f"; {counts}" if counts else ""))
-        error = row["server_state"].get("error")
-        if error:
-            typer.echo(f"  ✗ {error['text']}")
-        if row["held"]:
-            typer.echo(f"  held: see `arv-balance dns plan`; `arv-balance dns release {row['target']}` lets them go")
+        _show_target(row, is_known=row["target"] in settings.targets)
     rows = [row for row in found["hosts"] if hosts or not row["removed"] or row["state"] != "published"]
     names = labels((row["node_uuid"], row["hostname"]) for row in rows)
     for row in rows:
@@ -202,6 +205,18 @@ def show(
         typer.echo(f"{names[row['node_uuid']]:<24} {row['target']:<12} {state}{_because(row)}")
     for row in found["events"]:
         typer.echo(f"{row['at']:%Y-%m-%d %H:%M:%S}  {row['target']}  {row['kind']}: {row['text']}")
+
+
+def _show_target(row: dict[str, Any], *, is_known: bool) -> None:
+    name = row["target"] + ("" if is_known else " (not in this configuration)")
+    holder = f"{row['holder']} sends, epoch {row['epoch']}" if row["is_held"] else "nobody sends"
+    counts = ", ".join(f"{row[kind]} {kind}" for kind in ("pending", "conflict", "failed", "held") if row[kind])
+    typer.echo(f"target {name}: {holder}; {row['records']} records" + (f"; {counts}" if counts else ""))
+    error = row["server_state"].get("error")
+    if error:
+        typer.echo(f"  ✗ {error['text']}")
+    if row["held"]:
+        typer.echo(f"  held: see `arv-balance dns plan`; `arv-balance dns release {row['target']}` lets them go")
 
 
 async def _shown(settings: "Settings", hosts: list[str] | None, events: int) -> dict[str, Any]:

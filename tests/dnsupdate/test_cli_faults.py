@@ -1,10 +1,15 @@
 """`arv-balance dns` for somebody who makes mistakes, or interrupts it: a line that helps, the right exit code."""
 
 import asyncio
+import fcntl
 import json
+import os
+import pty
 import signal
 import sys
+import termios
 from asyncio.subprocess import PIPE, STDOUT
+from contextlib import suppress
 from pathlib import Path
 
 import pytest
@@ -194,3 +199,53 @@ async def test_the_doctor_prints_configuration_only_where_that_mends_something(c
     assert 'zone "elsewhere.example" { type primary;' in cli("doctor", expect=1)
     cli.config.write_text(text)
     assert "our clock agrees with the server's" in cli("doctor")
+
+
+async def test_a_directory_has_no_plan_and_says_so_and_its_template_is_named_when_it_is_not_there(cli: Cli) -> None:
+    cli("sync")
+    folder = cli.folder / "conf.d"
+    folder.mkdir()
+    text = cli.config.read_text().partition("  targets:")[0]
+    local = f"{{kind: files, dir: {folder}, template: {cli.folder}/host.template, poll: 50ms}}"
+    cli.config.write_text(f"{text}  targets: {{local: {local}}}\n")
+    template = cli.folder / "host.template"
+    assert f"error: {template}: No such file or directory\n" in cli("sync", "--designated", expect=3)
+    template.write_text("%{hostname} %{ip_address}\n")
+    assert "target local is a directory: there is no plan of it" in cli("plan")
+    await cli.ping("compute7", "192.0.2.7")
+    cli("sync", "--designated")  # what another configuration's target waits for is not ours
+    assert (folder / "compute7.conf").read_text() == "compute7 192.0.2.7\n"
+    assert "target main (not in this configuration): nobody sends; 0 records; 1 pending" in cli("show")
+
+
+async def test_control_c_at_the_question_sends_nothing(cli: Cli) -> None:
+    await cli.ping("asked", "192.0.2.80")
+    command = [sys.executable, "-P", "-m", "balancer.cli", "dns", "apply", "--config", str(cli.config)]
+    ours, theirs = pty.openpty()
+    process = await asyncio.create_subprocess_exec(
+        *command, stdin=theirs, stdout=theirs, stderr=theirs, start_new_session=True, preexec_fn=own_terminal
+    )
+    os.close(theirs)
+    said = await asyncio.to_thread(answered, ours, b"Send this?", b"\x03")
+    assert await process.wait() == Exit.INTERRUPTED
+    assert "error: interrupted\r\n  nothing was sent" in said
+    assert cli.server.process is not None
+    assert cli.server.process.dig(f"asked.{FORWARD}") == []
+
+
+def own_terminal() -> None:
+    """Control-C at standard input is meant for us."""
+    fcntl.ioctl(0, termios.TIOCSCTTY, 0)
+
+
+def answered(terminal: int, question: bytes, answer: bytes) -> str:
+    """Read a terminal to its end; give the answer when the question is there."""
+    said, asked = b"", False
+    with suppress(OSError):  # it ends with its process
+        while found := os.read(terminal, 4096):
+            said += found
+            if question in said and not asked:
+                asked = True
+                os.write(terminal, answer)
+    os.close(terminal)
+    return said.decode()
