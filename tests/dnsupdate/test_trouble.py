@@ -31,6 +31,26 @@ async def test_a_thousand_hosts_wait_while_the_server_is_away_and_are_drained_af
         assert (await one.events()).keys() >= {"not-sent", "recovered"}
 
 
+@pytest.mark.parametrize("kind", ["bind", "knot"])
+async def test_a_real_server_that_was_down_gets_a_thousand_hosts_when_it_is_back(
+    kind: str, dsn: str, tmp_path: Path
+) -> None:
+    with real(kind) as server:
+        assert server.process is not None
+        async with site(server, dsn, tmp_path, templates=forward_only()) as one:
+            await one.ping(host("compute0", "10.0.0.1"))
+            await one.rest()
+            server.process.stop()
+            await one.ping(*(host(f"compute{n}", f"10.1.{n // 250}.{n % 250 + 1}") for n in range(1000)))
+            await one.steps(3)
+            assert await one.db.fetchval("SELECT count(*) FROM dns_dirty") == 1000
+            assert "nothing listens" in str(one.sender.status.error)
+            server.process.start()
+            await one.rest(30)
+            assert one.forward() == {a(f"compute{n}", f"10.1.{n // 250}.{n % 250 + 1}") for n in range(1000)}
+            assert (await one.events()).keys() >= {"not-sent", "recovered"}
+
+
 async def test_one_host_that_the_server_refuses_does_not_stop_the_others(dsn: str, tmp_path: Path) -> None:
     with real("bind") as server:
         async with site(server, dsn, tmp_path, names={"allow_underscore": True}) as one:
