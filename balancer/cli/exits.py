@@ -1,10 +1,8 @@
 """Exit codes and the one way in which a command fails."""
 
-import re
 from enum import IntEnum
 
-# What a terminal would act on, or cannot print; the lines of a message are its own.
-_UNFIT = re.compile(r"[\x00-\x09\x0b-\x1f\x7f-\x9f\u2028-\u202e\ud800-\udfff]")
+from balancer.errors import printable
 
 
 class Exit(IntEnum):
@@ -29,4 +27,4 @@ class CommandError(Exception):
 
     def __str__(self) -> str:
         lines = [f"error: {self.what}", self.why and f"  {self.why}", self.hint and f"  try: {self.hint}"]
-        return _UNFIT.sub(lambda match: ascii(match[0])[1:-1], "\n".join(line for line in lines if line))
+        return printable("\n".join(line for line in lines if line))

@@ -7,6 +7,8 @@ from difflib import get_close_matches
 from enum import StrEnum
 from typing import Protocol
 
+from balancer.errors import printable
+
 Loc = tuple[str | int, ...]
 
 _MAX_SHOWN = 160  # characters of a line
@@ -112,7 +114,7 @@ def _text(fault: Fault, source: Source, paint: Paint) -> str:
     span = fault.span or Span(1, 1, 1)
     path = f"{fault.path}: " if fault.loc else ""
     place = paint("bold", f"{source.path}:{span.line}:{span.column}:")
-    head = f"{place} {paint(style, f'{fault.severity}:')} {path}{fault.message}"
+    head = f"{place} {paint(style, f'{fault.severity}:')} {printable(path + fault.message)}"
     if not 0 < span.line <= len(source.lines):
         return f"{head}\n{' ' * 7}= {fault.hint}" if fault.hint else head
     line = source.lines[span.line - 1]
@@ -120,7 +122,13 @@ def _text(fault: Fault, source: Source, paint: Paint) -> str:
     # A tab is kept in the pad, so that the caret stands right whatever the terminal makes of it.
     pad = "".join("\t" if char == "\t" else " " for char in line[start : span.column - 1])
     width = max(1, min(span.width, start + len(shown) - span.column + 1))
+    shown = "\t".join("".join(map(_one_column, part)) for part in shown.split("\t"))
     return f"{head}\n{span.line:5} | {shown}\n{'':5} | {pad}{paint(style, '^' * width)} {fault.hint}".rstrip()
+
+
+def _one_column(char: str) -> str:
+    """A character, or one as wide in the place of what would turn the line around."""
+    return char if printable(char) == char else "\N{REPLACEMENT CHARACTER}"
 
 
 def _window(line: str, column: int) -> tuple[str, int]:
@@ -167,7 +175,9 @@ def as_github(faults: Sequence[Fault], source: Source) -> str:
 
 def _command(fault: Fault, source: Source) -> str:
     span = fault.span or Span(1, 1, 1)
-    text = f"{fault.path + ': ' if fault.loc else ''}{fault.message}{'; ' + fault.hint if fault.hint else ''}"
+    text = printable(
+        f"{fault.path + ': ' if fault.loc else ''}{fault.message}{'; ' + fault.hint if fault.hint else ''}"
+    )
     data = text.replace("%", "%25").replace("\r", "%0D").replace("\n", "%0A")
     name = source.path.replace("%", "%25").replace(":", "%3A").replace(",", "%2C")
     return f"::{fault.severity} file={name},line={span.line},col={span.column}::{data}"
@@ -177,12 +187,13 @@ def without_echoes(faults: Iterable[Fault]) -> list[Fault]:
     """Return the faults without those at or below a place that an earlier error already refused."""
     kept: list[Fault] = []
     refused: set[Loc] = set()
+    bad_keys: set[Loc] = set()  # what they stand for is looked at all the same
     for fault in faults:
-        if any(fault.loc[:end] in refused for end in range(1, len(fault.loc) + 1)):
+        if fault.loc in bad_keys or any(fault.loc[:end] in refused for end in range(1, len(fault.loc) + 1)):
             continue
         kept.append(fault)
         if fault.severity is Severity.ERROR and fault.loc:
-            refused.add(fault.loc)
+            (bad_keys if fault.at_key else refused).add(fault.loc)
     return kept
 
 

@@ -1,5 +1,6 @@
 """Our own words for each kind of error that the schema finds."""
 
+import re
 from collections.abc import Iterator, Mapping
 from types import UnionType
 from typing import Annotated, Any, Literal, Union, get_args, get_origin
@@ -18,8 +19,8 @@ Error = Mapping[str, Any]
 _FORMS: Mapping[Loc, Any] = {("<inventory>",): Inventory, ("<nodes>",): dict[str, Node]}
 
 _KINDS = {
-    "int_type": ("a whole number", "remove the quotes"),
-    "float_type": ("a number", "remove the quotes"),
+    "int_type": ("a whole number", "such as 3"),
+    "float_type": ("a number", "such as 0.5"),
     "bool_type": ("true or false", "write true or false, without quotes"),
     "string_type": ("a text", "put quotes around it"),
     "tuple_type": ("a list", ""),
@@ -39,6 +40,8 @@ def fault(error: Error, root: type[BaseModel] = Config) -> Fault:
             known = known_keys(tagged[:-1], root)
             near, far = did_you_mean(loc[-1], known, likeness=0.8), did_you_mean(loc[-1], known)
             hint = near or _belongs(loc[-1], root) or far or f"known keys: {', '.join(known)}"
+            if loc[-1] == "<<":
+                hint = "YAML 1.2 merges no mappings: write its keys here"
             meant = [(*loc[:-1], key) for key in known if hint == f"did you mean '{key}'?"]
             return Fault(loc, f"unknown key '{loc[-1]}'", hint, at_key=True, meant=meant[0] if meant else ())
         case "missing":
@@ -68,6 +71,8 @@ def _wrong_kind(loc: Loc, tagged: Loc, found: tuple[str, object], root: type[Bas
         return Fault(loc, "a secret cannot stand in the file; say where it is kept", where)
     if kind in ("tuple_type", "dict_type", "model_type"):
         return Fault(loc, f"expected {noun}, got {_noun(value)}", _form(tagged, kind, value, root))
+    if kind in ("int_type", "float_type") and isinstance(value, str) and re.fullmatch(r"\d+(\.\d+)?", value.strip()):
+        hint = "remove the quotes"
     helps = isinstance(value, str) or kind == "string_type"
     return Fault(loc, f"expected {noun}, got {spelled(value)}", hint if helps else "")
 

@@ -4,6 +4,7 @@ Each is parsed once, by `parse`, and prints itself again in the form that the fi
 PydanticCustomError of type "text" with the context keys `message` and `hint`.
 """
 
+import math
 import re
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
@@ -25,6 +26,11 @@ _VARIABLE = r".*\$\{.*"  # the published schema is checked before variables are 
 def bad(message: str, hint: str = "") -> PydanticCustomError:
     """Return the error of a text that cannot be used."""
     return PydanticCustomError("text", "{message}", {"message": message, "hint": hint})
+
+
+def lacks_unit(value: object) -> bool:
+    """Whether `value` is a number to which nothing is lacking but a unit."""
+    return isinstance(value, int | float) and not isinstance(value, bool) and 0 <= value < math.inf
 
 
 def spelled(value: object) -> str:
@@ -85,7 +91,7 @@ class Duration(Text, float):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Return the duration in seconds."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if lacks_unit(value):
             raise bad(f"{value} has no unit", f"write {value}s for seconds, or {value}ms for milliseconds")
         text = cls._text(value)
         try:
@@ -113,7 +119,7 @@ class Size(Text, int):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Return the size in bytes."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if lacks_unit(value):
             raise bad(f"{value} has no unit", f"write {value}B for bytes, or use KiB, MiB, GiB")
         text = cls._text(value)
         found = re.fullmatch(r"(\d+)(B|KiB|MiB|GiB|KB|MB|GB)", text)
@@ -138,7 +144,7 @@ class Rate(Text, float):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Return the rate per second."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if lacks_unit(value):
             raise bad(f"{value} has no unit", f"write {value}/s")
         text = cls._text(value)
         found = re.fullmatch(r"(\d+(?:\.\d+)?)/(s|m|h)", text)
@@ -160,7 +166,7 @@ class ByteRate(Text, int):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Return bytes per second."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if lacks_unit(value):
             raise bad(f"{value} has no unit", f"write {value}B/s")
         text = cls._text(value)
         if not re.fullmatch(_SIZE + "/s", text):
@@ -181,7 +187,7 @@ class Share(Text, float):
     @classmethod
     def parse(cls, value: object) -> Self:
         """Return the share between 0 and 1."""
-        if isinstance(value, int | float) and not isinstance(value, bool):
+        if lacks_unit(value):
             raise bad(f"{value} is not a share", "write it in percent, such as 20%")
         text = cls._text(value)
         if not re.fullmatch(r"\d+(?:\.\d+)?%", text) or float(text[:-1]) > 100:

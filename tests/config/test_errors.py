@@ -1,9 +1,11 @@
 """How faults are found and shown."""
 
+from collections.abc import Callable
+
 import pytest
 from pydantic import ValidationError
 
-from balancer.config.errors import Fault, Span, as_text
+from balancer.config.errors import Fault, Span, as_github, as_text
 from balancer.config.loader import parse
 from balancer.config.schema import Config
 from tests.config.support import SMALL, loaded, places
@@ -53,6 +55,14 @@ class File:
 
     def __init__(self, *lines: str) -> None:
         self.lines = lines
+
+
+@pytest.mark.parametrize("render", [as_text, as_github])
+def test_what_a_terminal_would_act_on_is_never_printed(render: Callable[..., str]) -> None:
+    shown = loaded('"\\e[2J\\u202e": 1\nqueue: {max: "\u202e5"}\nbalance: {policy: "\\e]0;x\\a"}\n')
+    said = render(shown.faults, shown)
+    assert "unknown key '\\x1b[2J\\u202e'" in said
+    assert not {"\x1b", "\a", "\u202e"} & set(said)
 
 
 def test_the_caret_stands_right_behind_tabs() -> None:

@@ -142,7 +142,7 @@ def test_secrets_are_looked_at_but_never_shown(tmp_path: Path) -> None:
     bad = written(tmp_path, "bad", "hunter2\n", 0o644)
     two = written(tmp_path, "two", "hunter2\nhunter3\n")
     text = f"""\
-        listen: [{{bind: "127.0.0.1:1"}}]
+        listen: [{{bind: "127.0.0.1:3"}}]
         {NODES}
         health: {{token: {{file: {bad}}}}}
         admin:

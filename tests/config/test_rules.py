@@ -26,6 +26,14 @@ def warnings(text: str, env: dict[str, str] | None = None) -> list[str]:
         ("listen: []\nnodes: {}\n", ["1:1 listen: nothing to listen on", "2:1 nodes: no nodes"]),
         (HEAD + "nodes: [a]\n", ["2:8 nodes: expected a mapping, got a list"]),
         (HEAD + "nodes: {-x: {url: 'http://a'}}\n", ["2:9 nodes.-x: '-x' is not a name"]),
+        (
+            HEAD + "nodes: {-x: {url: 'http://a', wieght: 1}}\n",
+            ["2:9 nodes.-x: '-x' is not a name", "2:31 nodes.-x.wieght: unknown key 'wieght'"],
+        ),
+        (
+            HEAD + "nodes: {a: {url: 'http://127.0.0.1:8080/'}}\n",
+            ["2:18 nodes.a.url: 'http://127.0.0.1:8080' is this balancer itself: listen[0].bind"],
+        ),
         (HEAD + "nodes: {a: {url: 'http://a/x'}}\n", ["2:18 nodes.a.url: 'http://a/x' has a path"]),
         (
             HEAD + "nodes: {a: {url: 'http://a', weight: 0}}\n",
@@ -304,6 +312,10 @@ def test_the_value_of_a_variable_is_not_repeated() -> None:
         ("queue: {timeout: 30}", "write 30s for seconds, or 30ms for milliseconds"),
         ("limits: {body: 5}", "write 5B for bytes, or use KiB, MiB, GiB"),
         ("queue: {max: '5'}", "remove the quotes"),
+        ("queue: {max: five}", "such as 3"),
+        ("queue: {timeout: -1}", "write it as text, such as 30s"),
+        ("park: {timeout: .nan}", "write it as text, such as 30s"),
+        ("nodes: {a: {<<: {url: 'http://a'}}}", "YAML 1.2 merges no mappings: write its keys here"),
         ("cluster: 5", "put quotes around it"),
     ],
 )

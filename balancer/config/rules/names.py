@@ -66,6 +66,19 @@ def node_addresses(context: Context) -> Iterator[Fault]:
         yield from _twice(items, "'{value}' is the address of {first} too")
 
 
+def own_addresses(context: Context) -> Iterator[Fault]:
+    """A balancer that is its own node sends each request around in a circle."""
+    if context.cluster is None:
+        own = {
+            item.bind if item.bind.is_unix else f"{'https' if item.tls else 'http'}://{item.bind}": loc
+            for loc, item in context.validated.each(("listen",), context.config.listen)
+        }
+        for name, node in context.config.node_map.items():
+            if str(node.url) in own:
+                listener = Fault((*own[str(node.url)], "bind"), "").path
+                yield Fault(("nodes", name, "url"), f"'{node.url}' is this balancer itself: {listener}")
+
+
 def route_names(context: Context) -> Iterator[Fault]:
     """Metrics and `explain` tell routes by their name."""
     routes = context.validated.each(("routes",), context.config.routes)
@@ -124,6 +137,7 @@ RULES = (
     twice_in_a_list,
     binds,
     node_addresses,
+    own_addresses,
     route_names,
     token_names,
     designated_nodes,
