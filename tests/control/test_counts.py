@@ -1,5 +1,8 @@
 """Rates, quantiles and shares out of counters."""
 
+import time
+from typing import Any
+
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
@@ -8,6 +11,7 @@ from balancer import scoreboard as sb
 from balancer.durations import parse, spell
 from balancer.net.nodes import observe_marked
 from balancer.observe.counts import REST, Counts, PartCounts, Timing, Trend, quantile, read
+from tests.control.harness import nodes, rig, until
 
 CELLS = len(sb.BUCKETS_S) + 2
 
@@ -138,3 +142,42 @@ def test_spans_that_people_know() -> None:
         "3h5m",
         "1d1h",
     ]
+
+
+async def test_the_slowest_request_of_an_upgrade_is_known_after_its_mark_is_gone_and_control_has_died() -> None:
+    """Marks stand for some seconds, an upgrade takes hours: 30 s before it are not its, 2.3 s within it stay."""
+    first = sb.row(0) + sb.W_LISTENERS + sb.L_DURATION
+    async with nodes("api1", "api2") as fakes, rig(fakes) as control:
+        await control.until_states(api1="healthy", api2="healthy")
+
+        def took(seconds: float, *, ago_s: int = 0) -> None:
+            observe_marked(control.board.cells, first, [int(seconds * 1e9)], time.monotonic_ns() // 10**9 - ago_s)
+
+        async def totals() -> dict[str, Any]:
+            found: dict[str, Any] = (await control.get("/v1/upgrade"))["totals"]
+            return found
+
+        took(30, ago_s=15)
+        steps = [{"do": do, "node": "api1"} for do in ("drain", "stop", "upgrade", "start", "ready", "undrain")]
+        begun = {"mode": "rolling", "nodes": ["api1"], "steps": steps, "digest": "x", "plan": "p"}
+        await control.post("/v1/upgrade", id="first", **begun)
+        assert (await totals())["slowest_s"] is None
+        took(2.3)
+        await until(
+            lambda: control.board.cells[sb.H_UPGRADE_SLOWEST_US] == 2_300_000
+        )  # nobody asks: it is read each second
+        marks = slice(first + sb.HISTOGRAM_CELLS, first + sb.TIMING_CELLS)
+        control.board.cells[marks] = memoryview(bytes(8 * sb.SLOWEST_CELLS)).cast("Q")
+        await control.kill()
+        await control.start()
+        took(0.2)
+        found = await totals()
+        assert found["slowest_s"] == 2.3
+        assert found["p99_s"] <= 2.3
+        ticket = (await control.post("/v1/upgrade/attach"))["ticket"]
+        await control.post("/v1/upgrade/abort", ticket=ticket)
+        await control.post("/v1/upgrade/end", ticket=ticket)
+        took(0.3)
+        assert (await totals())["slowest_s"] == 2.3  # it is over
+        await control.post("/v1/upgrade", id="second", **begun)
+        assert (await totals())["slowest_s"] != 2.3

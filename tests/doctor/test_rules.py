@@ -177,6 +177,29 @@ def test_limits_are_read_where_the_kernel_shows_them(tmp_path: Path) -> None:
     assert machine(None, "it does not run", tmp_path).process == "it does not run"
 
 
+@pytest.mark.parametrize(
+    ("most", "count", "evidence"),
+    [
+        (None, None, ""),  # no firewall
+        ("1048576", "1000", ""),
+        ("1048576", "838860", ""),
+        ("1048576", "838861", "838861 of 1048576 entries are in use"),
+        ("65536", None, "65536 entries; all connections together can need 80000"),
+        ("nonsense", "65536", ""),
+    ],
+)
+def test_a_table_of_connections_is_judged_by_what_the_kernel_says_of_it(
+    healthy: Facts, tmp_path: Path, most: str | None, count: str | None, evidence: str
+) -> None:
+    folder = tmp_path / "sys/net/netfilter"
+    folder.mkdir(parents=True)
+    for name, text in (("max", most), ("count", count)):
+        if text is not None:
+            (folder / f"nf_conntrack_{name}").write_text(f"{text}\n")
+    read = replace(machine(None, "", tmp_path), cpus=2)
+    assert found(replace(healthy, machine=read)).get("conntrack", "") == evidence
+
+
 # --- clocks ------------------------------------------------------------------------------------------------------
 
 
