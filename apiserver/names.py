@@ -38,11 +38,6 @@ def new_request_id() -> str:
     return "req-" + base36(secrets.randbits(128))[-20:].rjust(20, "0")
 
 
-def infix_of(class_name: str) -> str:
-    """Return the type part of a class's uuids."""
-    return base36(int(md5(class_name.encode(), usedforsecurity=False).hexdigest(), 16))[-5:]
-
-
 def is_uuid(text: object, infix: str | None = None) -> bool:
     """Return whether the value is a uuid, of the given type if one is given."""
     return isinstance(text, str) and UUID.fullmatch(text) is not None and (infix is None or text[6:11] == infix)

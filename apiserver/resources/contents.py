@@ -99,9 +99,7 @@ class Contents:
             raise not_found(uuid)
         if reader is self._groups and not call.flag("include_trash"):
             await self._groups.shown(replace(call, parameters={}), uuid)
-        text = await call.session.value(
-            "SELECT properties FROM groups WHERE uuid = $1 AND group_class = 'filter'", uuid
-        )
+        text = await call.session.value(_FILTER_GROUP, uuid)
         if text is None:
             return []
         call.parameters.pop("uuid")

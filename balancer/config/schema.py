@@ -11,8 +11,6 @@ from balancer.config.section import Section
 from balancer.config.service import Admin, Log, Peer, State, Versions
 from balancer.config.traffic import Balance, Drain, Limits, Park, Queue, Retry, Timeouts
 
-PRESETS = ("arvados",)
-
 
 class Config(Section):
     """Everything that `arv-balance serve` is told by its file."""

@@ -17,7 +17,6 @@ TRAILERS_ALLOWED: Final = frozenset(
 _CHUNK_SIZE = re.compile(rb"([0-9A-Fa-f]{1,%d})(?:;([^\x00-\x08\x0a-\x1f\x7f]*))?\r\n" % CHUNK_SIZE_DIGITS)
 _QUOTES_CLOSED = re.compile(rb"(?:[^\"]|\"(?:[^\"\\]|\\.)*\")*\Z")
 _SIZE, _DATA, _DATA_END, _TRAILER, _DONE = range(5)
-_SIZE_LINE_BYTES = 4096 + 32
 
 
 @dataclass(slots=True)

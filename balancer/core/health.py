@@ -12,8 +12,6 @@ from balancer.model import Admin, Health
 STALE_INTERVALS = 3  # a verdict older than this many check intervals is no verdict any more
 EJECTION_S = 10.0  # how long a failed connection speaks against a node for the worker that saw it
 REFUSED_LIVE_CONNECTS = 2  # in a row, beside a refused check: down at once
-FAST_INTERVALS_PER_INTERVAL = 4  # checks come this much faster while a node is between up and down
-FAST_INTERVAL_MIN_S = 0.1
 
 
 class Event(StrEnum):
@@ -109,15 +107,8 @@ def _judged(node: NodeHealth, limits: Thresholds) -> NodeHealth:
 
 
 def in_transition(node: NodeHealth, limits: Thresholds) -> bool:
-    """True while checks have begun to point the other way, or nobody has looked yet."""
+    """True while checks have begun to point the other way, or nobody has looked yet: then they come faster."""
     return node.health is Health.CHECKING or node.counter not in (0, limits.rise + limits.fall - 1)
-
-
-def next_check_in(node: NodeHealth, limits: Thresholds, interval_s: float) -> float:
-    """Return seconds until the next check: faster in transition, so that a verdict does not take fall x interval."""
-    if in_transition(node, limits):
-        return min(interval_s, max(FAST_INTERVAL_MIN_S, interval_s / FAST_INTERVALS_PER_INTERVAL))
-    return interval_s
 
 
 def verdict_is_stale(now: float, verdict_at: float, interval: float) -> bool:

@@ -12,7 +12,6 @@ from balancer.demo.layout import Layout
 
 # All of it is removed at the end: a crash of the machine costs nothing.
 OPTIONS = ("fsync=off", "synchronous_commit=off", "full_page_writes=off", "max_connections=100")
-DATABASE = "postgres"
 _WRITES = "SELECT name, count(*) AS rows FROM collections WHERE name LIKE 'demo-%' GROUP BY name"
 _APPLIED = "SELECT count(*) FROM schema_version WHERE name LIKE $1"
 

@@ -12,7 +12,6 @@ _METHODS_WORDS = """
 -beg -end -sub -dir -dom -reg -str -found
 """
 _METHODS = frozenset(_METHODS_WORDS.split())
-Acl = tuple[tuple[str, ...], ...]  # all lines of one name: any of them
 
 
 def matches(words: tuple[str, ...], acls: Mapping[str, list[tuple[str, ...]]]) -> list[Settings]:

@@ -19,7 +19,6 @@ from balancer.core.health import (
     ejects,
     in_transition,
     is_ejected,
-    next_check_in,
     unavailable_because,
     verdict_is_stale,
 )
@@ -104,9 +103,6 @@ def test_a_version_known_before_the_first_check_waits_for_it() -> None:
 @pytest.mark.parametrize(("results", "fast"), [("", True), ("+", False), ("+-", True), ("-", False), ("-+", True)])
 def test_checks_are_faster_in_transition(results: str, fast: bool) -> None:
     assert in_transition(checked(results), LIMITS) is fast
-    assert next_check_in(checked(results), LIMITS, 2.0) == (0.5 if fast else 2.0)
-    assert next_check_in(checked(results), LIMITS, 0.2) == (0.1 if fast else 0.2)
-    assert next_check_in(checked(results), LIMITS, 0.05) == 0.05
 
 
 def test_a_verdict_is_stale_after_three_intervals() -> None:
