@@ -98,18 +98,18 @@ class Controller(Reading):
     async def create(self, call: Call) -> Reply:
         """Make an object."""
         self.require_active(call)
-        draft = Draft(None, {})
-        self.assign(call, draft, self.attributes(call))
-        await self.prepare(call, draft)
-        return Reply(await self.store(call, draft))
+        return Reply(await self.save(call, Draft(None, {})))
 
     async def update(self, call: Call) -> Reply:
         """Change an object."""
         self.require_active(call)
-        draft = await self.fetch(call, call.uuid)
+        return Reply(await self.save(call, await self.fetch(call, call.uuid)))
+
+    async def save(self, call: Call, draft: Draft) -> dict[str, Any]:
+        """Write what the request says of a new or a fetched object; return it as the client sees it."""
         self.assign(call, draft, self.attributes(call))
         await self.prepare(call, draft)
-        return Reply(await self.store(call, draft))
+        return await self.store(call, draft)
 
     async def delete(self, call: Call) -> Reply:
         """Remove an object and answer what it was."""

@@ -3,21 +3,20 @@
 import asyncio
 import hmac
 from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
 from typing import Any, TypeVar
 
 from apiserver import audit, repacking, replacing
-from apiserver.controller import Controller, Draft
+from apiserver.controller import Draft
 from apiserver.errors import BadRequestError, ForbiddenError, InvalidError
 from apiserver.listing import parse_select
 from apiserver.manifests import Contents, Signer, parse, portable_data_hash, stripped
 from apiserver.names import PDH, new_uuid
 from apiserver.operation import INCLUDE_OLD, INCLUDE_TRASH, UNIQUE_NAME, UUID, Call, Operation, Parameter, Reply
 from apiserver.permissions import not_found, owner_not_trashed
-from apiserver.resources.groups import require_trashed, valid_name
+from apiserver.resources.groups import valid_name
+from apiserver.resources.trashable import Trashable
 from apiserver.schema import COLLECTIONS
 from apiserver.sqltext import Binder, all_of, quote
-from apiserver.trash import schedule
 
 T = TypeVar("T")
 _VERSIONED = ("manifest_text", "name", "description", "properties")
@@ -36,7 +35,7 @@ REPLACE_SEGMENTS = Parameter(
 )
 
 
-class Collections(Controller):
+class Collections(Trashable):
     """`collections`."""
 
     resource = COLLECTIONS
@@ -46,11 +45,8 @@ class Collections(Controller):
     update_parameters = (REPLACE_FILES, REPLACE_SEGMENTS, UNIQUE_NAME)
 
     def operations(self) -> Iterable[Operation]:
-        """Return the standard operations and those of the trash."""
+        """Return the standard operations, and what once was a graph."""
         yield from super().operations()
-        for name, run in (("trash", self.trash), ("untrash", self.untrash)):
-            yield Operation("collections", name, "POST", f"collections/{{uuid}}/{name}", run, (UUID, UNIQUE_NAME),
-                            "Collection", write=True)  # fmt: skip
         for name, run in (("provenance", self.provenance), ("used_by", self.used_by)):
             yield Operation("collections", name, "GET", f"collections/{{uuid}}/{name}", run, (UUID,), "Collection")
 
@@ -157,7 +153,7 @@ class Collections(Controller):
             if new.get(number) is not None and new[number] < 0:
                 raise InvalidError(f"{number} must not be negative")
         if draft.changed("trash_at", "delete_at"):
-            await self._schedule(call, draft)
+            await self.reschedule(call, draft)
 
     async def _check_manifest(self, call: Call, draft: Draft) -> None:
         new = draft.new
@@ -248,16 +244,6 @@ class Collections(Controller):
         if wrong := await _aside(self._signer(call).unsigned, manifest, now):
             raise ForbiddenError(f"Permission denied: invalid signature on block {wrong[0]}")
 
-    async def _schedule(self, call: Call, draft: Draft) -> None:
-        rules = call.settings.collections
-        now = await call.session.value("SELECT clock_timestamp()")
-        trash = schedule(
-            draft.new.get("trash_at"), draft.new.get("delete_at"), now=now,
-            lifetime=timedelta(seconds=rules.default_trash_lifetime_s),
-            minimum=timedelta(seconds=rules.blob_signing_ttl_s),
-        )  # fmt: skip
-        draft.new |= {"trash_at": trash.trash_at, "delete_at": trash.delete_at, "is_trashed": trash.is_trashed}
-
     async def write(self, call: Call, draft: Draft) -> None:
         """Keep the old version as a row of its own when it is worth keeping."""
         rules = call.settings.collections
@@ -292,28 +278,6 @@ class Collections(Controller):
                 " WHERE new.uuid = $1 AND old.current_version_uuid = $1 AND old.uuid <> $1",
                 draft.new["uuid"],
             )
-
-    async def delete(self, call: Call) -> Reply:
-        """Put the collection into the trash."""
-        return await self.trash(call)
-
-    async def trash(self, call: Call) -> Reply:
-        """Put the collection into the trash now."""
-        self.require_active(call)
-        draft = await self.fetch(call, call.uuid, trashed=True)
-        if not draft.new["is_trashed"]:
-            draft.new["trash_at"] = await call.session.value("SELECT clock_timestamp()")
-            await self.prepare(call, draft)
-        return Reply(await self.store(call, draft))
-
-    async def untrash(self, call: Call) -> Reply:
-        """Take the collection out of the trash."""
-        self.require_active(call)
-        draft = await self.fetch(call, call.uuid, trashed=True)
-        await require_trashed(call, draft)
-        draft.new |= {"trash_at": None, "delete_at": None}
-        await self.prepare(call, draft)
-        return Reply(await self.store(call, draft))
 
     async def provenance(self, call: Call) -> Reply:
         """Answer the collection alone: what made it is in container requests, not in a graph of its own."""

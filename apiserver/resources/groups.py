@@ -1,21 +1,20 @@
 """Groups: projects, filter groups and roles; their trash, their freezing."""
 
 import json
-from collections.abc import Callable, Iterable, Mapping
-from datetime import timedelta
+from collections.abc import Callable, Mapping
 from typing import Any
 
 from apiserver import permissions
-from apiserver.controller import Controller, Draft
+from apiserver.controller import Draft
 from apiserver.errors import ForbiddenError, InvalidError
 from apiserver.names import new_uuid, system_user
-from apiserver.operation import INCLUDE_TRASH, UNIQUE_NAME, UUID, Call, Operation, Parameter, Reply
+from apiserver.operation import INCLUDE_TRASH, UNIQUE_NAME, Call, Parameter
 from apiserver.permissions import Level, groups_above, level_expression, reachable, require_owner
 from apiserver.priorities import refresh_project
+from apiserver.resources.trashable import Trashable
 from apiserver.schema import GROUPS, LINKS
 from apiserver.sqltext import Binder
 from apiserver.store.pool import Lock
-from apiserver.trash import schedule
 
 CLASSES = ("project", "filter", "role")
 _ASYNC = (Parameter("async", "boolean", default="false", description="Has no effect: permissions are current at once"),)
@@ -28,7 +27,7 @@ def valid_name(name: str, substitution: str) -> bool:
     return name not in ("", ".", "..") and ("/" not in name or bool(substitution))
 
 
-class Groups(Controller):
+class Groups(Trashable):
     """`groups`. Every write takes the permissions lock: groups are nodes of the permission graph."""
 
     resource = GROUPS
@@ -36,13 +35,6 @@ class Groups(Controller):
     list_parameters = (INCLUDE_TRASH,)
     create_parameters = _ASYNC
     update_parameters = (*_ASYNC, UNIQUE_NAME)
-
-    def operations(self) -> Iterable[Operation]:
-        """Return the standard operations and those of the trash."""
-        yield from super().operations()
-        for name, run in (("trash", self.trash), ("untrash", self.untrash)):
-            yield Operation("groups", name, "POST", f"groups/{{uuid}}/{name}", run, (UUID, UNIQUE_NAME), "Group",
-                            write=True, locks=self.locks)  # fmt: skip
 
     def locks(self, parameters: dict[str, Any]) -> tuple[Lock, ...]:
         """Permissions, and priorities because requests in trashed projects do not count."""
@@ -130,7 +122,7 @@ class Groups(Controller):
         if draft.changed("frozen_by_uuid"):
             self._check_freeze(call, draft)
         if draft.changed("trash_at", "delete_at"):
-            await self._schedule(call, draft)
+            await self.reschedule(call, draft, kept=new["group_class"] != "role")
 
     def _check_freeze(self, call: Call, draft: Draft) -> None:
         rules, new = call.settings.api, draft.new
@@ -153,16 +145,6 @@ class Groups(Controller):
             if not properties.get(name):
                 raise InvalidError(f"frozen_by_uuid cannot be set: property {name} is not set")
 
-    async def _schedule(self, call: Call, draft: Draft) -> None:
-        now = await call.session.value("SELECT clock_timestamp()")
-        role = draft.new["group_class"] == "role"
-        rules = call.settings.collections
-        lifetime = timedelta(0) if role else timedelta(seconds=rules.default_trash_lifetime_s)
-        minimum = timedelta(0) if role else timedelta(seconds=rules.blob_signing_ttl_s)
-        wish = None if role else draft.new.get("delete_at")
-        trash = schedule(draft.new.get("trash_at"), wish, now=now, lifetime=lifetime, minimum=minimum)
-        draft.new |= {"trash_at": trash.trash_at, "delete_at": trash.delete_at, "is_trashed": trash.is_trashed}
-
     async def stored(self, call: Call, draft: Draft) -> None:
         """Follow the group in the permission table and in the table of trashed groups."""
         new, session = draft.new, call.session
@@ -177,42 +159,6 @@ class Groups(Controller):
         if draft.changed("owner_uuid", "trash_at"):
             await permissions.refresh_trash(session, new["uuid"])
             await refresh_project(session, new["uuid"])
-
-    async def delete(self, call: Call) -> Reply:
-        """Put the group into the trash."""
-        return await self.trash(call)
-
-    async def trash(self, call: Call) -> Reply:
-        """Put the group into the trash now."""
-        self.require_active(call)
-        draft = await self.fetch(call, call.uuid, trashed=True)
-        if draft.new["trash_at"] is None or not draft.new["is_trashed"]:
-            draft.new["trash_at"] = await call.session.value("SELECT clock_timestamp()")
-            await self.prepare(call, draft)
-        return Reply(await self.store(call, draft))
-
-    async def untrash(self, call: Call) -> Reply:
-        """Take the group out of the trash.
-
-        Raises:
-            InvalidError: it is not in it, or its time is over.
-        """
-        self.require_active(call)
-        draft = await self.fetch(call, call.uuid, trashed=True)
-        await require_trashed(call, draft)
-        draft.new |= {"trash_at": None, "delete_at": None}
-        await self.prepare(call, draft)
-        return Reply(await self.store(call, draft))
-
-
-async def require_trashed(call: Call, draft: Draft) -> None:
-    """Raise InvalidError unless the object is in the trash and can still be saved."""
-    now = await call.session.value("SELECT clock_timestamp()")
-    trash_at, delete_at = draft.new["trash_at"], draft.new["delete_at"]
-    if trash_at is None or trash_at > now:
-        raise InvalidError(f"{draft.new['uuid']} is not trashed, cannot untrash")
-    if delete_at is not None and delete_at <= now:
-        raise InvalidError(f"{draft.new['uuid']}: delete_at time has passed, cannot untrash")
 
 
 def _check_filters(properties: Any) -> None:

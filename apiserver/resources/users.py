@@ -203,11 +203,8 @@ class Users(Controller):
         if uuid is not None and not is_uuid(uuid, USERS.infix):
             raise NotFoundError("No user found for this uuid")
         if uuid is None:
-            draft = Draft(None, {})
             call.parameters["user"] = wanted
-            self.assign(call, draft, self.attributes(call))
-            await self.prepare(call, draft)
-            uuid = (await self.store(call, draft))["uuid"]
+            uuid = (await self.save(call, Draft(None, {})))["uuid"]
         await self.fetch(call, uuid)
         await self._invite(call, uuid)
         if vm := call.parameters.get("vm_uuid"):
