@@ -7,9 +7,10 @@ from dataclasses import dataclass, field, replace
 from typing import Any
 
 from dnsupdate.batch import Batch, prepare
-from dnsupdate.booking import ORPHAN, dues_of
+from dnsupdate.booking import ORPHAN, Due, dues_of
 from dnsupdate.exchange import peer_name
 from dnsupdate.files import FILE, NO_ZONE
+from dnsupdate.host import from_facts
 from dnsupdate.plan import Change, Key, Plan, Policy, Standing
 from dnsupdate.queries import load
 from dnsupdate.records import Renderer
@@ -51,8 +52,7 @@ class Overview:
 
     async def plan(self, target: str) -> TargetPlan:
         """Return what would be done at a target if all hosts were looked at with these settings."""
-        async with self._store.connection() as connection:
-            due = dues_of(await connection.fetch(_SQL["all_due"], target))
+        due = await self._due(target)
         renderer, settings = Renderer(self._settings), self._settings.targets[target]
         batch = await prepare(self._store, target, due, renderer.render)
         policy = Policy(self._settings.owner_id, settings.ownership, settings.conflict)
@@ -75,6 +75,16 @@ class Overview:
             names=_names(batch),
             blocked=blocked,
         )
+
+    async def _due(self, target: str) -> list[Due]:
+        """Return all hosts as a sender will see them after its first sweep: missing ones, and names to be filled in."""
+        rows = await self._fetch("all_due", target, self._settings.missing_after)
+        due = list(dues_of(rows))
+        facts = {"domain": self._settings.domain, "ips": []}
+        filled = {f"was:{name}": {"hostname": name, **facts} for name in self._settings.prefilled}
+        missing = sorted(filled.keys() - {one.uuid for one in due})
+        hosts = [from_facts(uuid, filled[uuid], gen=0, removed=True, missing=False) for uuid in missing]
+        return [*due, *(Due(host.uuid, 0, False, 0, host) for host in hosts)]
 
     async def targets(self) -> list[dict[str, Any]]:
         """Return targets with holder, epoch, error, counts by state."""
@@ -133,8 +143,7 @@ class Overview:
         return taken
 
     async def _wanted(self, target: str, names: set[str]) -> tuple[list[Key], list[str]]:
-        async with self._store.connection() as connection:
-            due = dues_of(await connection.fetch(_SQL["all_due"], target))
+        due = await self._due(target)
         batch = await prepare(self._store, target, due, Renderer(self._settings).render)
         published = {(one.zone, one.name) for one in batch.known.published}
         asked = {name.rstrip(".") for name in names}

@@ -22,7 +22,7 @@ from dnsupdate.plan import Policy
 from dnsupdate.primary import Observer, Primary, PrimaryConfig
 from dnsupdate.records import Renderer, synthetic_hosts
 from dnsupdate.sender import EventWaker, Sender, SenderConfig
-from dnsupdate.settings import Settings, TargetSettings, TemplateSettings, prefilled
+from dnsupdate.settings import Settings, TargetSettings
 from dnsupdate.store import Store
 
 logger = logging.getLogger(__name__)
@@ -262,17 +262,11 @@ class Service:
 
     async def _sweep(self) -> None:
         """Notice missing hosts and fill names in, now and then; any process may, the changes are made once."""
-        holders: list[TemplateSettings | TargetSettings] = [
-            *self._settings.templates.values(),
-            *self._settings.targets.values(),
-        ]
-        afters = [found.missing_after for found in self._settings.templates.values() if found.missing_after is not None]
-        names = [name for found in holders for name in prefilled(found.prefill)]
+        settings = self._settings
+        missing_after_s, names = settings.missing_after, settings.prefilled
         while True:
             try:
-                await self._store.sweep(
-                    missing_after_s=min(afters, default=None), prefill=names, domain=self._settings.domain
-                )
+                await self._store.sweep(missing_after_s=missing_after_s, prefill=names, domain=settings.domain)
             except StoreError as exc:
                 logger.warning("no sweep", extra={"action": "sweep", "reason": str(exc)})
             await asyncio.sleep(SWEEP_S)

@@ -237,6 +237,18 @@ class Settings(_Section):
             placeholders=frozenset(holder.placeholder for holder in holders if holder.placeholder),
         )
 
+    @property
+    def missing_after(self) -> float | None:
+        """The shortest time without a ping after which a host counts as missing."""
+        spans = [found.missing_after for found in self.templates.values() if found.missing_after is not None]
+        return min(spans, default=None)
+
+    @property
+    def prefilled(self) -> tuple[str, ...]:
+        """The host names that are there before their hosts are."""
+        holders: list[TemplateSettings | TargetSettings] = [*self.templates.values(), *self.targets.values()]
+        return tuple(name for holder in holders for name in prefilled(holder.prefill))
+
     def zones_of(self, target: str) -> tuple[ZoneSettings, ...]:
         """Return the zones at a target: forward ones first, so that no PTR leads to a name that is not there yet."""
         mine = [zone for zone in self.zones if zone.target == target]

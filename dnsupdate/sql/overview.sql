@@ -5,12 +5,13 @@ WHERE $1::text[] IS NULL OR uuid = ANY($1::text[]) OR facts ->> 'hostname' = ANY
 ORDER BY facts ->> 'hostname', uuid;
 
 -- name: all_due
--- Every host as if it were due, with what is waiting of it.
-SELECT h.uuid AS node_uuid, h.facts, h.gen, h.removed, h.missing, h.gen AS dirty_gen,
+-- Every host as if it were due, with what is waiting of it; missing are also those that the next sweep will find so.
+SELECT h.uuid AS node_uuid, h.facts, h.gen, h.removed, h.gen AS dirty_gen, h.missing OR NOT h.removed
+         AND coalesce(h.last_ping_at < clock_timestamp() - make_interval(secs => $2), false) AS missing,
        coalesce(d.released, false) AS released, coalesce(d.attempts, 0) AS attempts
 FROM dns_hosts h LEFT JOIN dns_dirty d ON d.target = $1 AND d.node_uuid = h.uuid
 UNION ALL
-SELECT d.node_uuid, NULL, NULL, NULL, NULL, d.gen, d.released, d.attempts FROM dns_dirty d
+SELECT d.node_uuid, NULL, NULL, NULL, d.gen, NULL, d.released, d.attempts FROM dns_dirty d
 WHERE d.target = $1 AND NOT EXISTS (SELECT FROM dns_hosts h WHERE h.uuid = d.node_uuid);
 
 -- name: targets

@@ -249,3 +249,18 @@ def answered(terminal: int, question: bytes, answer: bytes) -> str:
                 os.write(terminal, answer)
     os.close(terminal)
     return said.decode()
+
+
+async def test_the_plan_has_names_that_will_be_filled_in_and_hosts_that_will_be_found_missing(cli: Cli) -> None:
+    keys = ["absent: {placeholder: 127.40.4.0}", "prefill: 'node[31-32]'", "missing_after: 1h", "records:"]
+    cli.config.write_text(cli.config.read_text().replace("records:", "\n      ".join(keys)))
+    await cli.ping("stale", "192.0.2.91")
+    await cli.db.execute("UPDATE dns_hosts SET last_ping_at = last_ping_at - interval '2 h'")
+    planned = cli("plan", expect=1)
+    for name in ("node31", "node32", "stale"):
+        assert f"  + {name:<20} A     127.40.4.0   ttl 60" in planned
+    cli("apply", "--yes")
+    assert cli.server.process is not None
+    assert cli.server.process.dig(f"node31.{FORWARD}") == ["127.40.4.0"]
+    assert cli.server.process.dig(f"stale.{FORWARD}") == ["127.40.4.0"]
+    cli("plan")
