@@ -32,10 +32,13 @@ class Batch:
     sending: list[int] = field(default_factory=list)  # the numbers of those notes
     written: dict[str, tuple[tuple[Change, ...], Fence, Update]] = field(default_factory=dict)  # ahead of time, by zone
 
-    def plan(self, policy: Policy, limits: Brake, target: str) -> Plan:
-        """Return the plan; hosts whose records would all go are held back, if that are too many."""
+    def plan(self, policy: Policy, limits: Brake, target: str, gone: set[str]) -> Plan:
+        """Return the plan; hosts whose records would all go are held back, if that are too many.
+
+        `gone`: hosts that earlier batches let go since there was last nothing to do; those of this one join them.
+        """
         plan = self._make(policy)
-        return self._make(policy) if self._hold(plan, limits, target) else plan
+        return self._make(policy) if self._hold(plan, limits, target, gone) else plan
 
     def _make(self, policy: Policy) -> Plan:
         state = State(
@@ -47,7 +50,7 @@ class Batch:
         )
         return make(self.desired, frozenset(self.hosts), state, policy)
 
-    def _hold(self, plan: Plan, limits: Brake, target: str) -> bool:
+    def _hold(self, plan: Plan, limits: Brake, target: str, gone: set[str]) -> bool:
         left = {one.host for one in self.desired}
         going = [
             one
@@ -58,8 +61,11 @@ class Batch:
             and any(_is_of(one, change) for change in plan.deletions)
         ]
         what = "hosts and names without a host" if any(one.orphan is not None for one in going) else "hosts"
-        why = brake(len(going), self.known.held_hosts, self.known.published_hosts, limits, what)
+        before = len(gone - {one.uuid for one in going})
+        published = self.known.published_hosts + before
+        why = brake(len(going), self.known.held_hosts + before, published, limits, what)
         if why is None:
+            gone |= {one.uuid for one in going}
             return False
         for one in going:
             self.hosts.discard(one.uuid)

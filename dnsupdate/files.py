@@ -95,6 +95,7 @@ class Files:
         self._contents: dict[str, str] = {}  # by digest, of the batch at hand
         self._compared_at: float | None = None
         self._reload_due = False
+        self._gone: set[str] = set()  # hosts that lost their file since there was last nothing to do
 
     async def begin(self, lease: Lease, state: dict[str, Any]) -> None:
         """Trust nothing that another node may have left."""
@@ -112,6 +113,7 @@ class Files:
             await self._compare(lease)
         due, batch = await self._look(lease)
         if not due and not batch.unsure:
+            self._gone.clear()
             if self._reload_due:
                 return await self._reload(lease, "reloaded")
             await self._store.renew(lease)
@@ -167,7 +169,7 @@ class Files:
 
     async def _write_all(self, lease: Lease, batch: Batch) -> Step:
         policy = Policy(self._config.owner, ownership="none", conflict="overwrite")
-        plan = batch.plan(policy, self._config.settings.brake, self._config.target)
+        plan = batch.plan(policy, self._config.settings.brake, self._config.target, self._gone)
         sent = Sent()
         await self._store.renew(lease)  # the directory knows no fence: nothing is written without the lease
         try:

@@ -59,7 +59,7 @@ class Overview:
         batch.known = replace(batch.known, held_hosts=0)  # they are in the batch, with all others
         orphans = [one.orphan for one in due if one.orphan is not None]
         batch.standing |= {(zone, name): Standing.OURS for zone, name, _ in orphans}  # they had our marker
-        plan = batch.plan(policy, settings.brake, target)
+        plan = batch.plan(policy, settings.brake, target, set())
         rows = [row for row in await self.states() if row["target"] == target and row["state"] == "conflict"]
         blocked = {row["node_uuid"]: row["last_error"] for row in rows}
         row: dict[str, Any] = next((row for row in await self.targets() if row["target"] == target), {})

@@ -291,7 +291,7 @@ def brake(going: int, held: int, published: int, limits: Brake, what: str = "hos
 
     Args:
         going: hosts that lose all their records by the plan, and that nobody has released.
-        held: hosts that are held already.
+        held: hosts that are held already, or went just before.
         published: hosts that have records at this target.
         limits: the target's settings.
         what: their word; a name with our marker that has no host counts as one too.

@@ -107,6 +107,7 @@ class Primary:
             doubt=self.repair.doubt,
         )
         self._serials: dict[str, int] = {}
+        self._gone: set[str] = set()  # hosts that lost all their records since there was last nothing to do
         self._size = config.settings.batch
         self._ahead: _Ready | None = None
         self._unbooked: Booking | None = None
@@ -162,6 +163,7 @@ class Primary:
 
     async def _idle(self, lease: Lease) -> Step:
         """Nothing to send: see that fences and serials are as we left them."""
+        self._gone.clear()
         zones = self.fences.zones()
         questions = [(self.fences.name(zone), "TXT") for zone in zones]
         found = await self.link.read(*questions, *((zone, "SOA") for zone in zones))
@@ -282,7 +284,7 @@ class Primary:
         return sent, plan
 
     def _plan(self, batch: Batch) -> Plan:
-        return batch.plan(self._config.policy, self._config.settings.brake, self._config.target)
+        return batch.plan(self._config.policy, self._config.settings.brake, self._config.target, self._gone)
 
     async def _send(self, lease: Lease, batch: Batch, changes: list[Change], sent: Sent) -> None:
         """Send changes, one message a zone at once; look closer where a server said no."""

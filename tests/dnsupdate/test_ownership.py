@@ -92,6 +92,19 @@ async def test_too_many_deletions_are_held_until_they_are_released(practice: Tar
         assert len(one.forward()) == 16
 
 
+async def test_deletions_are_held_however_small_the_batches_are(practice: Target, dsn: str, tmp_path: Path) -> None:
+    async with site(practice, dsn, tmp_path, target={"batch": 10}) as one:
+        await one.ping(*(host(f"compute{n}", f"192.0.2.{n}") for n in range(1, 101)))
+        await one.rest()
+        await one.gone(*(f"compute{n}" for n in range(1, 51)))
+        await one.rest()
+        assert len(one.forward()) == 80  # up to the limit they go, the rest is held
+        assert "30 hosts would lose" in (await one.state("compute30"))
+        await one.gone(*(f"compute{n}" for n in range(61, 63)))  # another day, and still held
+        await one.rest()
+        assert len(one.forward()) == 80
+
+
 async def test_names_of_ours_without_a_host_count_as_hosts_and_are_held_too(
     practice: Target, dsn: str, tmp_path: Path
 ) -> None:
