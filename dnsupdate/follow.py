@@ -139,10 +139,17 @@ def _is_node_list(page: Any) -> bool:
 
 
 def client(ca_file: str | None) -> "aiohttp.ClientSession":
-    """Return an HTTP client; `ca_file` for a certificate that the system does not know."""
+    """Return an HTTP client; `ca_file` for a certificate that the system does not know.
+
+    Raises:
+        FollowError: the file has no certificate.
+    """
     import aiohttp
 
-    context = ssl.create_default_context(cafile=ca_file)
+    try:
+        context = ssl.create_default_context(cafile=ca_file)
+    except OSError as exc:
+        raise FollowError(f"dns.follow.ca_file: {ca_file}: {exc.strerror or exc}") from exc
     return aiohttp.ClientSession(
         connector=aiohttp.TCPConnector(ssl=context), timeout=aiohttp.ClientTimeout(total=_TIMEOUT_S)
     )

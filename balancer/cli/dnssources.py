@@ -128,4 +128,7 @@ def authority(
             typer.echo(f"serving {', '.join(str(zone.origin) for zone in zones)} on {bind} port {port}", err=True)
             await asyncio.Event().wait()
 
-    dnswork.run(dnswork.stopped_by_signal(work))
+    try:
+        dnswork.run(dnswork.stopped_by_signal(work))
+    except* OSError as group:
+        raise CommandError("cannot serve", why=dnswork.first(group).strerror or "", code=Exit.NO) from None

@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from dnsupdate.store import Store
 
 T = TypeVar("T")
+E = TypeVar("E", bound=BaseException)
 LOOK_S = 0.1
 SPOOL_S = 5.0
 
@@ -45,10 +46,15 @@ def counted(hosts: int) -> str:
 
 
 def _failed(group: BaseExceptionGroup[BaseException], code: Exit, hint: str = "") -> CommandError:
-    first: BaseException = group
-    while isinstance(first, BaseExceptionGroup):
-        first = first.exceptions[0]
-    return CommandError(str(first), hint=hint, code=code)
+    return CommandError(str(first(group)), hint=hint, code=code)
+
+
+def first(group: BaseExceptionGroup[E]) -> E:
+    """Return an exception of a group, of which one is enough to know."""
+    found: E | BaseExceptionGroup[E] = group
+    while isinstance(found, BaseExceptionGroup):
+        found = found.exceptions[0]
+    return found
 
 
 @asynccontextmanager
@@ -200,11 +206,16 @@ async def _drain(settings: "Settings", store: "Store") -> None:
     from dnsupdate.errors import StoreError
     from dnsupdate.spool import Spool, SpoolError, hand_on
 
-    spool = Spool(settings.spool.dir, settings.rules)
+    spool, told = Spool(settings.spool.dir, settings.rules), ""
     while True:
-        with contextlib.suppress(StoreError, SpoolError):
-            async with store.connection() as connection:
-                await hand_on(spool, connection, settings.rules)
+        try:
+            with contextlib.suppress(StoreError):
+                async with store.connection() as connection:
+                    await hand_on(spool, connection, settings.rules)
+        except SpoolError as exc:
+            if str(exc) != told:
+                sys.stderr.write(f"spool: {exc}\n")
+            told = str(exc)
         await asyncio.sleep(SPOOL_S)
 
 
@@ -270,7 +281,7 @@ async def hooked(settings: "Settings", entry: "Callable[[Any], Entry]", *, timeo
     from dnsupdate.errors import StoreError
     from dnsupdate.local import database
     from dnsupdate.queries import load
-    from dnsupdate.spool import Spool, enqueue_one, hand_on
+    from dnsupdate.spool import Spool, SpoolError, enqueue_one, hand_on
     from dnsupdate.store import Store
 
     spool = Spool(settings.spool.dir, settings.rules)
@@ -280,11 +291,15 @@ async def hooked(settings: "Settings", entry: "Callable[[Any], Entry]", *, timeo
         async with asyncio.timeout(timeout_s), Store.open(dsn) as store, store.connection() as connection:
             now = await connection.fetchval(load("overview")["now"])
             await asyncio.to_thread(spool.note_clock, now)
-            await hand_on(spool, connection, settings.rules)
+            with contextlib.suppress(SpoolError):  # what others have kept; ours goes to the database
+                await hand_on(spool, connection, settings.rules)
             changed = await enqueue_one(connection, entry(now), settings.rules)
             await Nudger(clock=asyncio.get_running_loop().time).nudge(connection)
     except (StoreError, TimeoutError) as exc:
-        path = await asyncio.to_thread(lambda: spool.put(entry(spool.estimated_now())))
         reason = str(exc) or "the database did not answer in time"
+        try:
+            path = await asyncio.to_thread(lambda: spool.put(entry(spool.estimated_now())))
+        except SpoolError as trouble:
+            raise SpoolError(f"neither handed on nor kept: {reason}; {trouble}") from exc
         return f"kept in {path}: {reason}"
     return "changed" if changed else "nothing changed"

@@ -264,3 +264,26 @@ async def test_the_plan_has_names_that_will_be_filled_in_and_hosts_that_will_be_
     assert cli.server.process.dig(f"node31.{FORWARD}") == ["127.40.4.0"]
     assert cli.server.process.dig(f"stale.{FORWARD}") == ["127.40.4.0"]
     cli("plan")
+
+
+async def test_a_hook_reaches_the_database_also_when_nothing_can_be_kept(cli: Cli) -> None:
+    cli.config.write_text(cli.config.read_text().replace(f"{cli.folder}/spool", "/proc/nothing"))
+    assert "compute8: changed" in cli("hook", "--hostname", "compute8", "--ip", "192.0.2.8")
+    (cli.folder / "dsn").write_text("postgresql://x@127.0.0.1:1/x?sslmode=disable\n")
+    said = cli("hook", "--hostname", "compute8", "--ip", "192.0.2.9", expect=1)
+    assert "error: neither handed on nor kept: database: ConnectionRefusedError" in said
+    assert "/proc/nothing: No such file or directory" in said
+
+
+async def test_what_follow_and_authority_cannot_use_is_one_line(cli: Cli) -> None:
+    token = cli.folder / "token"
+    token.write_text("not a certificate\n")
+    text = cli.config.read_text()
+    for file, words in ((token, "no certificate or crl found"), ("/nonexistent", "No such file or directory")):
+        follow = f"  follow: {{api: 'https://127.0.0.1:1', token_file: {token}, ca_file: {file}}}\n"
+        cli.config.write_text(text + follow)
+        said = cli("follow", "--once", expect=1)
+        assert f"error: dns.follow.ca_file: {file}" in said
+        assert words in said
+    cli.config.write_text(text.replace("main: {servers", "main: {kind: builtin, servers"))
+    assert "error: cannot serve" in cli("authority", "--bind", "203.0.113.1", expect=1)
