@@ -157,18 +157,18 @@ async def _sent(
         overview = Overview(settings, store)
         if force:
             await overview.release(None)
-        done = await dnswork.until_done(settings, store, designated=designated, timeout_s=timeout_s)
+        done, errors = await dnswork.until_done(settings, store, designated=designated, timeout_s=timeout_s)
         if force and await overview.release(None):
-            done = await dnswork.until_done(settings, store, designated=designated, timeout_s=timeout_s)
+            done, errors = await dnswork.until_done(settings, store, designated=designated, timeout_s=timeout_s)
         mine = [row for row in await overview.states() if row["target"] in settings.targets]
         rows = [row for row in mine if row["state"] not in ("published", "held")]
         names = labels((row["node_uuid"], row["hostname"]) for row in rows)
         left = [f"{names[row['node_uuid']]} at {row['target']}: {row['state']}{_because(row)}" for row in rows]
         targets = [row for row in await overview.targets() if row["target"] in settings.targets]
-        errors = {row["target"]: row["server_state"].get("error") for row in targets}
-        troubles = [f"{target}: {error['text']}" for target, error in errors.items() if error]
+        told = {row["target"]: row["server_state"].get("error") for row in targets}
+        troubles = [f"{target}: {error['text']}" for target, error in told.items() if error]
         held = {target: hosts for target, hosts in (await overview.held()).items() if target in settings.targets}
-        return done, left, held, troubles
+        return done, left, held, list(dict.fromkeys([*troubles, *errors]))
 
 
 def _because(row: dict[str, Any]) -> str:

@@ -84,8 +84,10 @@ async def service(
     return Service(settings, found, store, holder=holder_name(), designation=designation)
 
 
-async def until_done(settings: "Settings", store: "Store", *, designated: bool, timeout_s: float) -> bool:
-    """Send until nothing waits any more; return False when that takes too long.
+async def until_done(
+    settings: "Settings", store: "Store", *, designated: bool, timeout_s: float
+) -> tuple[bool, list[str]]:
+    """Send until nothing waits any more; return False when that takes too long, and what troubles senders in the end.
 
     Targets that another process sends to are waited for.
     """
@@ -110,7 +112,9 @@ async def until_done(settings: "Settings", store: "Store", *, designated: bool, 
             return False
         return await _all_looked_at(overview, mine)
 
-    return await _while(sending.run, done, timeout_s)
+    finished = await _while(sending.run, done, timeout_s)
+    errors = {name: sender.status.error for name, sender in sending.senders.items()}
+    return finished, [f"{name}: {error}" for name, error in errors.items() if error]
 
 
 async def _all_looked_at(overview: Any, mine: set[str]) -> bool:

@@ -287,3 +287,12 @@ async def test_what_follow_and_authority_cannot_use_is_one_line(cli: Cli) -> Non
         assert words in said
     cli.config.write_text(text.replace("main: {servers", "main: {kind: builtin, servers"))
     assert "error: cannot serve" in cli("authority", "--bind", "203.0.113.1", expect=1)
+
+
+async def test_sync_says_what_in_the_database_kept_it_from_being_done(cli: Cli) -> None:
+    await cli.ping("compute7", "192.0.2.7")
+    cli("sync")
+    await cli.db.execute("ALTER TABLE dns_unsure RENAME TO elsewhere")
+    await cli.ping("compute7", "192.0.2.8")
+    said = cli("sync", "--timeout", "2s", expect=5)
+    assert 'main: database: UndefinedTableError: relation "dns_unsure" does not exist' in said
