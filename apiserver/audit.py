@@ -58,4 +58,6 @@ def _state(when: str, resource: Resource, values: Values | None, unlogged: froze
     shown = {name: one.to_client(values[name]) for name, one in resource.attributes.items() if name in values}
     etag = etag_of(tuple(shown[name] for name in resource.visible if name in shown))
     logged = {name: value for name, value in shown.items() if name not in unlogged}
+    if resource.table == "nodes" and "info" in logged:  # who may read of a node may not ping in its place
+        logged["info"] = {name: value for name, value in logged["info"].items() if name != "ping_secret"}
     return {f"{when}_etag": etag, f"{when}_attributes": logged}

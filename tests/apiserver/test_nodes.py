@@ -67,6 +67,16 @@ async def test_the_first_ping_gives_slot_name_and_address(root: Client) -> None:
     assert other.status == 422
 
 
+async def test_the_secret_of_a_node_is_in_no_log_row(root: Client) -> None:
+    made = await root.post("nodes", {"node": {"info": {"slurm_state": "idle"}}})
+    await _ping(root, made)
+    await root.put(f"nodes/{made['uuid']}", {"node": {"hostname": "other"}})
+    rows = (await root.get("logs", filters=[["object_uuid", "=", made["uuid"]]]))["items"]
+    assert len(rows) == 3
+    assert all(row["properties"]["new_attributes"]["info"] == {"slurm_state": "idle"} for row in rows)
+    assert made["info"]["ping_secret"] not in str(rows)
+
+
 async def test_a_wrong_secret_and_only_that_says_so(root: Client) -> None:
     made = await root.post("nodes", {"node": {}})
     wrong = await _ping(root, made, ping_secret="wrong")
