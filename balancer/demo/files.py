@@ -15,6 +15,7 @@ from balancer.demo.layout import CLUSTER, DOMAIN, Layout, Node
 
 DNS_KEY = "demo-key"
 DNS_TARGET = "main"
+NODE_CAPACITY = 64  # what an API node takes at once
 COMPUTE_NETWORK, REVERSE_ZONE = "10.0.1.0/24", "1.0.10.in-addr.arpa"
 
 
@@ -22,6 +23,7 @@ COMPUTE_NETWORK, REVERSE_ZONE = "10.0.1.0/24", "1.0.10.in-addr.arpa"
 class Secrets:
     """Made anew for each demo."""
 
+    admin: str = field(default_factory=lambda: secrets.token_hex(25), repr=False)
     root: str = field(default_factory=lambda: secrets.token_hex(25), repr=False)
     management: str = field(default_factory=lambda: secrets.token_hex(25), repr=False)
     dns: bytes = field(default_factory=lambda: secrets.token_bytes(32), repr=False)
@@ -29,6 +31,7 @@ class Secrets:
 
 def write(layout: Layout, made: Secrets, database_url: str) -> None:
     """Write everything but what `write_node` does. The folder is private to its owner."""
+    _put(layout.secrets / "admin-token", made.admin)
     _put(layout.secrets / "management-token", made.management)
     _put(layout.secrets / "root-token", made.root)
     _put(layout.secrets / "database", database_url)
@@ -94,7 +97,9 @@ def _environment(layout: Layout, made: Secrets) -> str:
 
 def _balancer(layout: Layout) -> str:
     token = "null" if layout.echo else f"{{file: {layout.secrets}/management-token}}"
-    nodes = "\n".join(f'  {node.name}: {{url: "{node.url}"}}' for node in layout.nodes.values())
+    tokens = f"[{{name: demo, role: admin, file: {layout.secrets}/admin-token}}]"
+    capacity = 0 if layout.echo else NODE_CAPACITY
+    nodes = "\n".join(f'  {node.name}: {{url: "{node.url}", capacity: {capacity}}}' for node in layout.nodes.values())
     return f"""\
 version: 1
 cluster: {CLUSTER}
@@ -102,6 +107,7 @@ preset: arvados
 listen:
   - {{bind: "127.0.0.1:{layout.http}"}}
   - {{bind: "127.0.0.1:{layout.https}", tls: {{cert: {layout.folder}/cert.pem, key: {layout.secrets}/cert.key}}}}
+internal_networks: [127.0.0.0/8]
 nodes:
 {nodes}
 designated:
@@ -111,7 +117,8 @@ balance: {{policy: least_requests, slow_start: 3s}}
 park: {{max_per_client: 0}}            # all clients of the demo come from this machine
 drain: {{timeout: 30s, tunnel_grace: 1s}}
 versions: {{members: [packageVersion]}}
-admin: {{socket: {layout.admin_socket}, listen: "127.0.0.1:{layout.admin}"}}
+limits: {{connections: 200}}           # for as many open files as any machine allows
+admin: {{socket: {layout.admin_socket}, listen: "127.0.0.1:{layout.admin}", tokens: {tokens}}}
 state: {{dir: {layout.scratch}/state}}
 log: {{access: json, path: {layout.access_log}}}
 {"" if layout.echo else _dns(layout)}"""

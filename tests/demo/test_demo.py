@@ -2,6 +2,7 @@
 
 import asyncio
 import io
+import json
 import os
 import re
 import signal
@@ -129,6 +130,16 @@ def test_a_demo_looks_as_in_the_readme_and_leaves_nothing_when_it_is_killed(clie
     demo.process.wait()
     until(lambda: not processes_of(*folders), 40, "all processes ended")
     until(lambda: not any(folder.exists() for folder in folders), 10, "all folders are removed")
+
+
+def test_the_doctor_finds_nothing_wrong_with_a_demo(begin: Begin) -> None:
+    demo = begin()
+    demo.until_up()
+    exports = re.findall(r'^export (ARV_BALANCE_\w+)="(.*)"$', (demo.folder / "env").read_text(), re.MULTILINE)
+    doctor = [sys.executable, "-P", "-m", "balancer", "doctor", "--strict", "--json"]
+    ran = subprocess.run(doctor, capture_output=True, text=True, env={**os.environ, **dict(exports)}, check=False)
+    found = json.loads(ran.stdout)
+    assert (found["findings"], ran.returncode) == ([], 0)
 
 
 def test_ctrl_c_ends_and_removes_all(begin: Begin) -> None:
