@@ -81,8 +81,9 @@ class DesignationKeeper:
         item = config.designated.get(name)
         if item is None:
             raise UnknownNameError("designation", name, config.designated, "arv-balance designate")
-        if self._site.node(node) is None:
-            raise UnknownNodeError(node, (item.name for item in self._site.snapshot.nodes))
+        known_nodes = [item.name for item in self._site.snapshot.nodes]
+        if node not in known_nodes:
+            raise UnknownNodeError(node, known_nodes)
         order = self._order(config, item)
         if node not in order:
             raise RefusedError(f"{node} is not in designated.{name}.order, which is {', '.join(order)}")
