@@ -1,11 +1,13 @@
 """What was on its way when a sender died is found by the next, by the note that was written before it left."""
 
 import asyncio
+from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 import pytest
 
+from dnsupdate.booking import Booking, Lease
 from dnsupdate.message import TooBigError, update_request, update_wire, write_ahead
 from dnsupdate.store import Store
 from dnsupdate.update import Add, NoName, Update
@@ -13,6 +15,8 @@ from tests.dnsupdate.chaos_sender import Blind
 from tests.dnsupdate.servers import FORWARD, Target
 from tests.dnsupdate.site import host, make_sender, site
 from tests.support.nameservers import KEY
+
+NOW = datetime(2026, 1, 1, tzinfo=UTC)
 
 
 class Killed(Store):
@@ -50,6 +54,71 @@ async def test_a_name_that_a_killed_sender_added_goes_with_its_host(practice: Ta
 @pytest.mark.pg
 async def test_without_the_note_it_would_stay(practice: Target, dsn: str, tmp_path: Path) -> None:
     assert await left_behind(practice, dsn, tmp_path, noted=False) == {f"compute1.{FORWARD} 60 A 192.0.2.1"}
+
+
+class Rival(Store):
+    """Somebody has written what is to be booked, in spite of the lease."""
+
+    rivals = 1
+
+    async def book(self, lease: Lease, booking: Booking, *, backoff: tuple[float, float]) -> None:
+        if self.rivals and booking.contributions:
+            self.rivals -= 1
+            async with self.connection() as connection:
+                await connection.execute(
+                    "INSERT INTO dns_published (target, zone, name, rdtype, rdata, ttl, node_uuid, gen) SELECT 'main', "
+                    "zone, name, rdtype, rdata, ttl, node_uuid, gen FROM unnest($1::dns_published[])",
+                    [
+                        (
+                            "main",
+                            one.zone,
+                            one.name,
+                            one.rdtype,
+                            one.rdata,
+                            one.ttl,
+                            one.host,
+                            one.gen,
+                            False,
+                            False,
+                            NOW,
+                        )
+                        for found in booking.contributions.values()
+                        for one in found
+                    ],
+                )
+        await super().book(lease, booking, backoff=backoff)
+
+
+@pytest.mark.pg
+async def test_a_booking_that_meets_rows_that_should_not_be_there_is_done_again(
+    practice: Target, dsn: str, tmp_path: Path
+) -> None:
+    async with site(practice, dsn, tmp_path) as one, Rival.open(dsn) as store:
+        sender = make_sender(one.settings, store, "api0", one.counting)
+        await one.ping(host("compute1", "192.0.2.1"))
+        errors = set()
+        for _ in range(8):
+            await sender.cycle()
+            errors.add(sender.status.error)
+        assert any("UniqueViolation" in error for error in errors if error is not None)
+        assert sender.status.error is None
+        assert await one.state("compute1") == "published"
+        assert await one.db.fetchval("SELECT count(*) FROM dns_sending") == 0
+        assert one.forward() == {f"compute1.{FORWARD} 60 A 192.0.2.1"}
+        await sender._stop()
+
+
+@pytest.mark.pg
+async def test_a_record_that_two_templates_make_with_two_ttls_is_booked_once(
+    practice: Target, dsn: str, tmp_path: Path
+) -> None:
+    record = {"name": "{{ fqdn }}.", "each": "ipv4", "type": "A", "data": "{{ item }}"}
+    templates = {"one": {"records": [record | {"ttl": 60}]}, "two": {"records": [record | {"ttl": 90}]}}
+    async with site(practice, dsn, tmp_path, templates=templates) as one:
+        await one.ping(host("compute1", "192.0.2.1"))
+        await one.rest()
+        assert one.forward() == {f"compute1.{FORWARD} 60 A 192.0.2.1"}
+        assert await one.db.fetchval("SELECT count(*) FROM dns_published") == 1
 
 
 def test_a_message_written_ahead_is_the_same_and_is_signed_when_it_is_sent() -> None:
