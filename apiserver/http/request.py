@@ -17,6 +17,7 @@ from apiserver.operation import RequestFacts
 from apiserver.parameters import FORM, bearer_tokens, from_json, from_pairs, normalise, reader_tokens
 
 METHODS = frozenset({"GET", "HEAD", "POST", "PUT", "PATCH", "DELETE"})
+MAX_TOKENS = 10  # each is a query before anybody is known to have asked
 _EPOCH = re.compile(r"dns;epoch=([0-9]{1,18})")
 Network = IPv4Network | IPv6Network
 
@@ -115,7 +116,7 @@ async def parse(request: web.Request, max_bytes: int) -> Parsed:
     ]  # fmt: skip
     remote = values.get("remote")
     credentials = Credentials(
-        tuple(dict.fromkeys(tokens)),
+        tuple(dict.fromkeys(tokens))[:MAX_TOKENS],
         reader_tokens(values.get("reader_tokens")),
         remote if isinstance(remote, str) and _remote_allowed(method, request.rel_url.raw_path) else "",
     )

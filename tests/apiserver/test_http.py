@@ -7,6 +7,7 @@ import json
 import aiohttp
 import pytest
 
+from apiserver.http.request import MAX_TOKENS
 from tests.support.api import MANAGEMENT, ROOT, Client, api_database, api_template, root, running, settings
 from tests.support.postgres import postgres_server
 
@@ -47,6 +48,14 @@ async def test_tokens_are_taken_from_every_place(root: Client) -> None:
         assert (await bare.call("GET", "users/current", headers={"Authorization": header})).status == 200
     form = await bare.http.post(f"{bare.base}/arvados/v1/users/current", data={"_method": "GET", "api_token": ROOT})
     assert form.status == 200
+
+
+async def test_of_many_tokens_the_first_ones_are_tried(root: Client) -> None:
+    bare = root.with_token(None)
+    for before, status in ((MAX_TOKENS - 1, 200), (MAX_TOKENS, 401)):
+        tokens = "&".join(f"api_token=wrong{number}" for number in range(before))
+        answer = await bare.call("GET", f"/arvados/v1/users/current?{tokens}&api_token={ROOT}")
+        assert answer.status == status
 
 
 async def test_a_token_in_a_cookie_reads_and_changes_nothing(root: Client) -> None:
