@@ -77,7 +77,7 @@ TABLE: tuple[Row, ...] = (
         "host down, or a firewall drops TCP/53", failure=Failure.CONNECT_TIMEOUT),
     Row(Kind.UNKNOWN, "{server} took the message and did not answer in {timeout_s:g} s; it may still apply it",
         "stopped or overloaded; Knot: an open `knotc zone-begin` transaction makes updates hang, "
-        "`knotc zone-abort {zone}` ends it",
+        "`knotc zone-abort {zone}` ends it, and from 3.4 on a frozen zone does, `knotc zone-thaw {zone}` ends that",
         failure=Failure.TIMEOUT),
     Row(Kind.UNKNOWN, "{server} closed the connection instead of answering",
         "restarted, or too many connections; or not a name server on that port?", failure=Failure.CLOSED),
@@ -112,7 +112,11 @@ TABLE: tuple[Row, ...] = (
         "PowerDNS says this for a wrong key, a wrong clock, a zone that is not there and missing rights alike; BIND to "
         "addresses that it does not serve", rcode=("REFUSED",)),
     Row(Kind.ZONE, "{server} is not the primary of zone {zone}, or {zone} is not a zone's apex (NOTAUTH)",
-        "compare dns.zones with the server's zones", rcode=("NOTAUTH",)),
+        "compare dns.zones with the server's zones", rcode=("NOTAUTH",), signed=True),
+    Row(Kind.ZONE, "{server} is not the primary of zone {zone}, or {zone} is not a zone's apex (NOTAUTH, unsigned)",
+        "compare dns.zones with the server's zones; Knot from 3.4 on says the same of a key that it does not know, or "
+        "that no `acl` of the zone lets update: compare name and algorithm of {key}, too", rcode=("NOTAUTH",),
+        signed=False),
     Row(Kind.ZONE, "a name is outside of zone {zone} (NOTZONE)", "compare dns.zones with the server's zones",
         rcode=("NOTZONE",)),
     Row(Kind.UNABLE, "{server} cannot do updates (NOTIMP)", "NSD and Unbound never can: send to the primary",

@@ -1,10 +1,13 @@
 """One way to use the embedded authority, BIND and Knot in tests."""
 
+import re
+import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from datetime import UTC, datetime
+from functools import cached_property
 from pathlib import Path
 
 from dnsupdate.authority import Authority, Faults
@@ -13,6 +16,7 @@ from dnsupdate.keys import Key
 from dnsupdate.zone import Zone
 from tests.support import nameservers
 from tests.support.nameservers import KEY, OTHER_KEY, NameServer
+from tests.support.programs import need
 
 FORWARD, REVERSE = "cluster.example.", "2.0.192.in-addr.arpa."
 REVERSE6 = "8.b.d.0.1.0.0.2.ip6.arpa."
@@ -32,6 +36,15 @@ class Target:
     port: int
     authority: Authority | None = None
     process: NameServer | None = None
+
+    @cached_property
+    def version(self) -> tuple[int, ...]:
+        """Major and minor number of the program."""
+        command = {"knot": ("knotd", "--version"), "powerdns": ("pdns_server", "--version")}[self.kind]
+        said = subprocess.run([need(command[0]), command[1]], capture_output=True, text=True, check=True, timeout=30)
+        found = re.search(r"(\d+)\.(\d+)\.", said.stdout + said.stderr)
+        assert found is not None
+        return tuple(map(int, found.groups()))
 
     def peer(self, key: Key | None = KEY, **more: object) -> Peer:
         return Peer(address="127.0.0.1", port=self.port, key=key, **{"timeout_s": 10.0, **more})  # type: ignore[arg-type]

