@@ -238,12 +238,12 @@ class Primary:
         keys = frozenset(plan.contributions)
         if keys & names:
             return None
-        await self._note(lease, batch, {one for one in _triples(plan.changes) if one[0] in self.fences})
-        self._write_ahead(batch, plan.changes)
+        triples = {one for one in _triples(plan.changes) if one[0] in self.fences}
+        await both(self._note(lease, batch, triples), self._write_ahead(batch, plan.changes))
         return _Ready(batch, plan, keys)
 
-    def _write_ahead(self, batch: Batch, changes: Iterable[Change]) -> None:
-        """Write the messages while the server is busy with others: it waits for nothing then."""
+    async def _write_ahead(self, batch: Batch, changes: Iterable[Change]) -> None:
+        """Write the messages while the server and the disk are busy: they wait for nothing then."""
         for part in self._parts(changes):
             update = self._message(batch, part)
             with suppress(TooBigError):  # it will be seen to when it is sent
