@@ -10,7 +10,6 @@ from ipaddress import IPv4Address, IPv4Network, IPv6Address, IPv6Network, ip_add
 
 from dnsupdate.errors import BadNameError, NoReverseZoneError
 
-MAX_NAME = 253
 MAX_OWNER = 253 - len("_dnsupdate.")  # the marker's name is longer by one label
 _LABEL = re.compile(r"(?!-)[a-z0-9-]{1,63}(?<!-)\Z")
 _LABEL_UNDERSCORE = re.compile(r"(?!-)[a-z0-9_-]{1,63}(?<!-)\Z")

@@ -34,7 +34,6 @@ FORBIDDEN = frozenset(
 )
 # Types whose data is names only: case does not matter in them, and servers keep what they got.
 NAMES_ONLY = frozenset({"CNAME", "DNAME", "PTR", "SRV", "MX", "NS", "AFSDB", "KX", "RP"})
-MAX_TTL = 2**31 - 1
 _HOST = re.compile(r"(?:[A-Za-z0-9](?:[A-Za-z0-9-]{0,61}[A-Za-z0-9])?\.){1,20}\Z")
 _OCTET = r"(?:25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
 _SHORT = {"A": re.compile(rf"{_OCTET}(?:\.{_OCTET}){{3}}\Z"), "PTR": _HOST, "CNAME": _HOST}

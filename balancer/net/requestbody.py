@@ -150,10 +150,6 @@ class RequestBody(ClientAnswer):
         """Read nothing while the exchange waits; a client that leaves is still noticed."""
         self.interest(PEER_CLOSED | (self.mask & WRITE))
 
-    def resume_input(self) -> None:
-        """Read again."""
-        self.interest(READ | (self.mask & WRITE))
-
     def read_ahead(self, exchange: "Exchange") -> None:
         """The client sends during its exchange: pipelined requests, or its end."""
         if self.lingering >= 0:

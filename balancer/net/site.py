@@ -8,11 +8,10 @@ from balancer.core.forwarded import UNIX
 from balancer.core.headers import Rules
 from balancer.core.http1 import fast_request
 from balancer.core.loads import Candidate, Chooser
-from balancer.core.message import RequestHead
 from balancer.core.requestid import MAKERS, acceptor
 from balancer.core.routing import RouteTable
 from balancer.core.selection import make_chooser, slow_start_weight
-from balancer.model import Admin, HashKey, Policy, Route, Snapshot
+from balancer.model import HashKey, Policy, Route, Snapshot
 from balancer.net.claims import Claims
 from balancer.net.nodes import NodeState
 from balancer.net.requestids import RequestIds
@@ -188,10 +187,6 @@ class Site:
         """Whether `node` takes new exchanges, as of the last `refresh`."""
         return node in self.everything.serving
 
-    def is_draining(self, node: NodeState) -> bool:
-        """Whether people want the node empty."""
-        return node.node.admin is not Admin.ENABLED
-
 
 def cookie(header: bytes, name: bytes) -> bytes | None:
     """Return the value of a cookie (RFC 6265 section 4.2.1)."""
@@ -204,8 +199,3 @@ def cookie(header: bytes, name: bytes) -> bytes | None:
 
 def _never(_data: bytes) -> None:
     return None
-
-
-def lookup_in(head: RequestHead) -> Callable[[bytes], bytes | None]:
-    """Return a look-up of fields by lower-case name."""
-    return head.value
