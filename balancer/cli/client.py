@@ -37,7 +37,9 @@ class ProblemError(CommandError):
     """The admin API said no. `document` is its problem object."""
 
     def __init__(self, document: Document) -> None:
-        code = {409: Exit.REFUSED, 422: Exit.CONFIG, 504: Exit.DEADLINE}.get(document.get("status", 0), Exit.NO)
+        code = {400: Exit.USAGE, 409: Exit.REFUSED, 422: Exit.CONFIG, 504: Exit.DEADLINE}.get(
+            document.get("status", 0), Exit.NO
+        )
         super().__init__(
             str(document.get("what", "the balancer refused")),
             why=str(document.get("why", "")),

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from balancer.cli import dnsconfig, dnssources, dnswork, lookup
+from balancer.cli import dnsconfig, dnssources, dnswork, lookup, options
 from balancer.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
@@ -15,7 +15,9 @@ if TYPE_CHECKING:
 
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 TargetOption = Annotated[str | None, typer.Option("--target", "-t", metavar="NAME", help="Only this target.")]
-TimeoutOption = Annotated[str, typer.Option("--timeout", metavar="SPAN", help="Wait at most this long.")]
+TimeoutOption = Annotated[
+    str, typer.Option("--timeout", metavar="SPAN", callback=options.a_span, help="Wait at most this long.")
+]
 DesignatedOption = Annotated[
     bool, typer.Option("--designated", help="This node writes the directories of targets of kind files.")
 ]

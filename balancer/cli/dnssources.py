@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from balancer.cli import dnsconfig, dnswork, lookup
+from balancer.cli import dnsconfig, dnswork, lookup, options
 from balancer.cli.exits import CommandError, Exit
 
 if TYPE_CHECKING:
@@ -67,7 +67,9 @@ def hook(
     uuid: Annotated[str, typer.Option("--uuid", help="The node's uuid, if known.")] = "",
     domain: Annotated[str, typer.Option("--domain", help="Its domain.")] = "",
     config: lookup.ConfigOption = None,
-    timeout: Annotated[str, typer.Option("--timeout", metavar="SPAN", help="Keep it after this long.")] = "3s",
+    timeout: Annotated[
+        str, typer.Option("--timeout", metavar="SPAN", callback=options.a_span, help="Keep it after this long.")
+    ] = "3s",
 ) -> None:
     """Tell of one host, as the update command of an unmodified API server; kept here if the database is away."""
     from dnsupdate.snippets import UNUSED

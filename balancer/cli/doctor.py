@@ -33,10 +33,18 @@ def doctor(
     only_list: Annotated[bool, typer.Option("--list", help="List what is looked for, and end.")] = False,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
     # Common servers close an idle connection after 5 s; in less nobody could see it.
-    timeout: Annotated[str, typer.Option("--timeout", metavar="SPAN", help="Wait for nodes at most this long.")] = "7s",
-    skew: Annotated[str, typer.Option("--skew", metavar="SPAN", help="Clocks may differ by this much.")] = "2s",
+    timeout: Annotated[
+        str,
+        typer.Option("--timeout", metavar="SPAN", callback=options.a_span, help="Wait for nodes at most this long."),
+    ] = "7s",
+    skew: Annotated[
+        str, typer.Option("--skew", metavar="SPAN", callback=options.a_span, help="Clocks may differ by this much.")
+    ] = "2s",
     expiry: Annotated[
-        str, typer.Option("--expiry", metavar="SPAN", help="Certificates have to be good for this long.")
+        str,
+        typer.Option(
+            "--expiry", metavar="SPAN", callback=options.a_span, help="Certificates have to be good for this long."
+        ),
     ] = "21d",
     api_config: Annotated[
         Path | None,

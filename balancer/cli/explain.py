@@ -29,6 +29,11 @@ def explain(
     admin_token_file: options.TokenOption = None,
 ) -> None:
     """Say which rule and node a request would get, why not the others, what is changed, waited for and retried."""
+    if not path.startswith(("/", "http://", "https://", "*")):
+        raise typer.BadParameter(f"{path!r} does not begin with /", param_hint="PATH")
+    for line in header or []:
+        if not line.partition(":")[1] or not line.partition(":")[0].strip():
+            raise typer.BadParameter(f"{line!r} is not 'NAME: VALUE'", param_hint="--header")
     query = [("method", method), ("target", path), ("from", from_), *(("header", line) for line in header or [])]
     document = connect(admin, admin_token_file).get(f"/v1/explain?{urlencode(query)}")
     if as_json:

@@ -8,6 +8,7 @@ import typer
 
 from balancer.cli.client import ENVIRONMENT, TOKEN_ENVIRONMENT
 from balancer.cli.output import Color
+from balancer.durations import parse
 
 
 class Form(StrEnum):
@@ -19,6 +20,16 @@ class Form(StrEnum):
     JSONL = "jsonl"
     YAML = "yaml"
     NAME = "name"
+
+
+def a_span(value: str | None) -> str | None:
+    """Refuse what is no span of time before the command does anything."""
+    if value is not None:
+        try:
+            parse(value)
+        except ValueError as exc:
+            raise typer.BadParameter(str(exc)) from exc
+    return value
 
 
 AdminOption = Annotated[
@@ -41,10 +52,15 @@ YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
 ForceOption = Annotated[bool, typer.Option("--force", help="Do it although a safety guard says no.")]
 DryRunOption = Annotated[bool, typer.Option("--dry-run", help="Only say what would happen.")]
 ReasonOption = Annotated[str, typer.Option("--reason", metavar="TEXT", help="Why, for status and events.")]
-ForOption = Annotated[str | None, typer.Option("--for", metavar="SPAN", help="Undo it by itself after this: 30m, 2h.")]
+ForOption = Annotated[
+    str | None, typer.Option("--for", metavar="SPAN", callback=a_span, help="Undo it by itself after this: 30m, 2h.")
+]
 NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait until it is true.")]
 TimeoutOption = Annotated[
-    str | None, typer.Option("--timeout", metavar="SPAN", help="Wait at most this long. [default: the configuration's]")
+    str | None,
+    typer.Option(
+        "--timeout", metavar="SPAN", callback=a_span, help="Wait at most this long. [default: the configuration's]"
+    ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]
 

@@ -26,11 +26,19 @@ def register(app: typer.Typer) -> None:
 def pause(
     reason: options.ReasonOption = "",
     for_: Annotated[
-        str | None, typer.Option("--for", metavar="SPAN", help="Ends by itself after this. [default: park.timeout]")
+        str | None,
+        typer.Option(
+            "--for", metavar="SPAN", callback=options.a_span, help="Ends by itself after this. [default: park.timeout]"
+        ),
     ] = None,
     timeout: Annotated[
         str | None,
-        typer.Option("--timeout", metavar="SPAN", help="For what is under way; then undone. [default: drain.timeout]"),
+        typer.Option(
+            "--timeout",
+            metavar="SPAN",
+            callback=options.a_span,
+            help="For what is under way; then undone. [default: drain.timeout]",
+        ),
     ] = None,
     cut: Annotated[
         bool,

@@ -28,7 +28,9 @@ def register(app: typer.Typer) -> None:
 
 def top(
     once: Annotated[bool, typer.Option("--once", help="Print the screen once and end.")] = False,
-    every: Annotated[str, typer.Option("--every", metavar="SPAN", help="How often it looks.")] = "1s",
+    every: Annotated[
+        str, typer.Option("--every", metavar="SPAN", callback=options.a_span, help="How often it looks.")
+    ] = "1s",
     color: options.ColorOption = Color.AUTO,
     admin: options.AdminOption = None,
     admin_token_file: options.TokenOption = None,

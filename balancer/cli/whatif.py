@@ -31,7 +31,9 @@ def whatif(
     ] = "least_requests",
     capacity: Annotated[int, typer.Option("--capacity", min=0, help="Requests at once at a node; 0: no limit.")] = 0,
     queue_max: Annotated[int, typer.Option("--queue-max", min=0, help="Requests that may wait.")] = 1024,
-    queue_timeout: Annotated[str, typer.Option("--queue-timeout", metavar="SPAN", help="For so long.")] = "30s",
+    queue_timeout: Annotated[
+        str, typer.Option("--queue-timeout", metavar="SPAN", callback=options.a_span, help="For so long.")
+    ] = "30s",
     speed: Annotated[float, typer.Option("--speed", min=0.01, max=100, help="2: nodes take half as long.")] = 1.0,
     as_json: options.JsonOption = False,
 ) -> None:

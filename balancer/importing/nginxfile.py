@@ -36,7 +36,7 @@ def tree(path: Path) -> Directive:
         raise ConfigError("reading nginx files needs crossplane: pip install 'arv-balance[import]'") from exc
     found = crossplane.parse(str(path), comments=True, check_ctx=False, check_args=False)
     for error in found["errors"]:
-        raise ConfigError(str(error["error"]))
+        raise ConfigError(str(error["error"]) or "it is no nginx.conf")
     files = [_File(file["parsed"], _lines(file["file"])) for file in found["config"]]
     return Directive("", (), 0, "", tuple(_directives(files[0].parsed, files[0].lines, files)))
 

@@ -1,5 +1,8 @@
 """What is mistyped or cannot be: each command says what, why and what to try, with the exit code of its kind."""
 
+import asyncio
+from pathlib import Path
+
 from tests.cli.test_commands import shell
 
 
@@ -29,3 +32,53 @@ async def test_forgetting_what_nobody_changed_says_so() -> None:
     async with shell("api1") as (run, _):
         ran = await run("nodes", "forget", "api1")
         assert (ran.code, ran.out) == (0, "api1  nothing was changed; it is healthy\n")
+
+
+async def test_a_span_that_is_none_is_refused_before_anything_is_done() -> None:
+    async with shell("api1", "api2") as (run, _):
+        for option, arguments in (
+            ("--timeout", "nodes drain api1 --timeout=-3s"),
+            ("--for", "nodes drain api1 --for 5"),
+            ("--timeout", "nodes undrain api1 --timeout 1x"),
+            ("--timeout", "nodes remove api1 --yes --timeout x"),
+            ("--timeout", "nodes add http://127.0.0.1:9 --timeout soon"),
+            ("--for", "nodes weight api1 5 --for 1"),
+            ("--for", "pause --yes --for banana"),
+            ("--timeout", "pause --yes --timeout 5"),
+            ("--every", "top --once --every x"),
+            ("'x'", "status --timeout x"),  # which starts without the parser of options
+            ("--skew", "doctor --skew 5"),
+            ("--queue-timeout", "whatif --nodes 2 --log - --queue-timeout z"),
+            ("--timeout", "dns apply --yes --timeout foo"),
+            ("--timeout", "dns hook --hostname a --timeout foo"),
+        ):
+            ran = await run(*arguments.split(), COLUMNS="200")
+            assert (ran.code, ran.out) == (2, ""), (arguments, ran)
+            assert option in ran.err, (arguments, ran)
+            assert "write 500ms, 30s, 5m, 2h or 1h30m" in ran.err, (arguments, ran)
+        document = await run.control.get("/v1/status")
+        assert document["intents"] == []
+        assert sorted((await run.control.states()).items()) == [("api1", "healthy"), ("api2", "healthy")]
+
+
+async def test_what_the_admin_api_cannot_take_is_a_matter_of_usage() -> None:
+    async with shell("api1") as (run, _):
+        for said, arguments in (
+            ("'foo' does not begin with /", ["explain", "GET", "foo"]),
+            ("'broken' is not 'NAME: VALUE'", ["explain", "GET", "/", "-H", "broken"]),
+            ("'nowhere' is no address", ["explain", "GET", "/", "--from", "nowhere"]),
+            ("'ftp://x' is not a node's URL", ["nodes", "add", "ftp://x"]),
+            ("for has to be more than 0", ["nodes", "drain", "api1", "--for", "0s", "--dry-run"]),
+        ):
+            ran = await run(*arguments, COLUMNS="200")
+            assert (ran.code, ran.out, said in ran.err) == (2, "", True), (arguments, ran)
+        assert (await run("explain", "GET", "/", "--from", "unix:")).code == 0
+
+
+async def test_a_file_that_is_no_nginx_conf_is_told_so(tmp_path: Path) -> None:
+    file = tmp_path / "nginx.conf"
+    await asyncio.to_thread(file.write_text, '- {url: "http://x"}\nlisten: []\n')
+    async with shell("api1") as (run, _):
+        ran = await run("import", str(file))
+    assert (ran.code, ran.out) == (3, "")
+    assert "it is no nginx.conf" in ran.err

@@ -5,6 +5,7 @@ from balancer.control.admin.problem import ProblemError
 from balancer.control.admin.services import Document, Services, seconds_of, text
 from balancer.control.explain import Asked
 from balancer.control.pauses import PauseRequest, PauseTimeoutError
+from balancer.core.forwarded import UNIX, parse_address
 
 DESIGNATIONS = "arv-balance/designations/v1"
 MAX_RATE = 1_000_000.0
@@ -68,5 +69,8 @@ class TrafficRoutes:
             if not colon or not name.strip():
                 raise ProblemError(400, f"{name!r} is not a header field", hint="header=Name: value")
             headers.append((name.strip(), value.strip()))
-        asked = Asked(query.get("method", "GET"), target, tuple(headers), query.get("from", "127.0.0.1"))
+        peer = query.get("from", "127.0.0.1")
+        if peer != UNIX and parse_address(peer) is None:
+            raise ProblemError(400, f"{peer!r} is no address", hint="from=10.0.0.7, or unix: for a Unix socket")
+        asked = Asked(query.get("method", "GET"), target, tuple(headers), peer)
         return self._services.explain(asked)
