@@ -18,7 +18,7 @@ ConfigOption = Annotated[
         "-c",
         envvar=VARIABLE,
         metavar="FILE",
-        help="Configuration file. [default: ./arv-balance.yml, /etc/arv-balance/config.yml]",
+        help="Configuration file. (default: ./arv-balance.yml, /etc/arv-balance/config.yml)",
     ),
 ]
 FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="Configuration file; default as for serve.")]

@@ -123,7 +123,7 @@ def weight(
 @app.command(epilog="Example: `arv-balance nodes add http://10.0.0.14:8003 --name api4`")
 def add(
     url: Annotated[str, typer.Argument(metavar="URL", help="http://HOST:PORT, https://HOST:PORT or unix:/path.")],
-    name: Annotated[str, typer.Option("--name", help="Its name. [default: the host]")] = "",
+    name: Annotated[str, typer.Option("--name", help="Its name. (default: the host)")] = "",
     weight: Annotated[int, typer.Option("--weight", min=0, max=1000, help="Share of the requests.")] = 100,
     capacity: Annotated[int, typer.Option("--capacity", min=0, help="Requests at once; 0: no limit.")] = 0,
     reason: options.ReasonOption = "",

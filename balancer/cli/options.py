@@ -38,7 +38,7 @@ AdminOption = Annotated[
         "--admin",
         envvar=ENVIRONMENT,
         metavar="WHERE",
-        help="Admin API: unix:/path or http://host:port. [default: the configuration's, /run/arv-balance/admin.sock]",
+        help="Admin API: unix:/path or http://host:port. (default: the configuration's, /run/arv-balance/admin.sock)",
     ),
 ]
 TokenOption = Annotated[
@@ -59,7 +59,7 @@ NoWaitOption = Annotated[bool, typer.Option("--no-wait", help="Do not wait until
 TimeoutOption = Annotated[
     str | None,
     typer.Option(
-        "--timeout", metavar="SPAN", callback=a_span, help="Wait at most this long. [default: the configuration's]"
+        "--timeout", metavar="SPAN", callback=a_span, help="Wait at most this long. (default: the configuration's)"
     ),
 ]
 QuietOption = Annotated[bool, typer.Option("--quiet", "-q", help="No progress.")]

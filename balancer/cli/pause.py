@@ -28,7 +28,7 @@ def pause(
     for_: Annotated[
         str | None,
         typer.Option(
-            "--for", metavar="SPAN", callback=options.a_span, help="Ends by itself after this. [default: park.timeout]"
+            "--for", metavar="SPAN", callback=options.a_span, help="Ends by itself after this. (default: park.timeout)"
         ),
     ] = None,
     timeout: Annotated[
@@ -37,7 +37,7 @@ def pause(
             "--timeout",
             metavar="SPAN",
             callback=options.a_span,
-            help="For what is under way; then undone. [default: drain.timeout]",
+            help="For what is under way; then undone. (default: drain.timeout)",
         ),
     ] = None,
     cut: Annotated[
@@ -80,7 +80,7 @@ def pause(
 
 def resume(
     rate: Annotated[
-        float | None, typer.Option("--rate", min=0.1, help="Requests a second that go on. [default: park.release]")
+        float | None, typer.Option("--rate", min=0.1, help="Requests a second that go on. (default: park.release)")
     ] = None,
     reason: options.ReasonOption = "",
     as_json: options.JsonOption = False,
