@@ -41,7 +41,8 @@ class Target:
     def version(self) -> tuple[int, ...]:
         """Major and minor number of the program."""
         command = {"knot": ("knotd", "--version"), "powerdns": ("pdns_server", "--version")}[self.kind]
-        said = subprocess.run([need(command[0]), command[1]], capture_output=True, text=True, check=True, timeout=30)
+        # PowerDNS 4.7 ends with 99 after it has told its version.
+        said = subprocess.run([need(command[0]), command[1]], capture_output=True, text=True, check=False, timeout=30)
         found = re.search(r"(\d+)\.(\d+)\.", said.stdout + said.stderr)
         assert found is not None
         return tuple(map(int, found.groups()))
