@@ -17,6 +17,7 @@ from balancer.errors import StateError
 from tests.control.harness import until
 from tests.control.test_designations import CLUSTER, OneBalancer
 from tests.support.postgres import FAST
+from tests.support.programs import lacking
 
 pytestmark = [pytest.mark.pg, pytest.mark.slow, pytest.mark.timeout(120)]
 
@@ -28,7 +29,7 @@ class Pair:
         folder.chmod(0o755)  # the server's user has to get in
         binaries = find_binaries()
         if not (binaries.folder / "pg_basebackup").exists():
-            pytest.skip("this PostgreSQL comes without pg_basebackup")
+            lacking("pg_basebackup is missing: make system-packages installs a PostgreSQL that has it")
         options = [option for option in FAST if not option.startswith("synchronous_commit")]
         waiting = ["synchronous_commit=remote_apply", "synchronous_standby_names=*"] if confirmed else []
         self.primary = LocalServer(folder / "primary", binaries, options + waiting)

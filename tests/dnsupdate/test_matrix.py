@@ -1,6 +1,6 @@
 """All that name servers say no to, or do not answer, provoked at each of them."""
 
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from dataclasses import replace
 from pathlib import Path
 
@@ -9,7 +9,7 @@ import pytest
 
 from dnsupdate.update import Add, Update
 from tests.dnsupdate.matrix import APPLIED, ROWS, SILENT, Row, answer, helps, page, send_to
-from tests.dnsupdate.servers import ZONES, Target, builtin, real
+from tests.dnsupdate.servers import ZONES, Target, real
 from tests.support.nameservers import CLOSED, LIMITED, SPOILT
 from tests.support.postgres import until
 
@@ -22,15 +22,6 @@ def powerdns() -> Iterator[Target]:
         yield target
 
 
-@pytest.fixture
-async def target(request: pytest.FixtureRequest) -> AsyncIterator[Target]:
-    if request.param == "builtin":
-        async with builtin() as found:
-            yield found
-    else:
-        yield request.getfixturevalue(request.param)
-
-
 CASES = [
     pytest.param(server, row, id=f"{server}-{row.case}", marks=[pytest.mark.slow] if server == "powerdns" else [])
     for row in ROWS
@@ -38,20 +29,20 @@ CASES = [
 ]
 
 
-@pytest.mark.parametrize(("target", "row"), CASES, indirect=["target"])
-async def test_each_mistake_has_its_answer_its_words_and_no_other_effect(target: Target, row: Row) -> None:
+@pytest.mark.parametrize(("server", "row"), CASES, indirect=["server"])
+async def test_each_mistake_has_its_answer_its_words_and_no_other_effect(server: Target, row: Row) -> None:
     if row.before is not None:
-        assert (await send_to(target.peer(), row.before)).diagnosis.is_applied
-    with row.state(target):
-        diagnosis = (await row.send(target, row.update)).diagnosis
-    seen = answer(row, target)
+        assert (await send_to(server.peer(), row.before)).diagnosis.is_applied
+    with row.state(server):
+        diagnosis = (await row.send(server, row.update)).diagnosis
+    seen = answer(row, server)
     assert replace(diagnosis.seen, skew_s=None) == seen, diagnosis
-    assert helps(row, target.kind, seen) in str(diagnosis)
+    assert helps(row, server.kind, seen) in str(diagnosis)
     assert "{" not in str(diagnosis)
-    expected = row.there.get(target.kind, seen in (APPLIED, SILENT))
+    expected = row.there.get(server.kind, seen in (APPLIED, SILENT))
     if seen == SILENT and expected:
-        await until(lambda: is_there(target, row.update))
-    assert is_there(target, row.update) is expected
+        await until(lambda: is_there(server, row.update))
+    assert is_there(server, row.update) is expected
 
 
 def is_there(target: Target, update: Update) -> bool:
