@@ -58,7 +58,10 @@ class Printer:
 
 
 class AccessLog:
-    """Reads what the balancer logs, from byte `after` on; None: from now on."""
+    """Reads what the balancer logs, from byte `after` on; None: from now on.
+
+    A size may fall within a line, for a write of many pages is seen page by page: that line is not read.
+    """
 
     def __init__(self, path: Path, after: int | None = None) -> None:
         self._path, self._from = path, path.stat().st_size if after is None else after
@@ -66,7 +69,9 @@ class AccessLog:
     def entries(self) -> Iterator[Document]:
         """Yield the lines so far."""
         with self._path.open("rb") as log:
-            log.seek(self._from)
+            if self._from:
+                log.seek(self._from - 1)
+                log.readline()
             for line in log:
                 if line.endswith(b"\n"):
                     yield json.loads(line)

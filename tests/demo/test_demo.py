@@ -16,7 +16,7 @@ import pytest
 
 from balancer.demo.actions import Action, Document, served
 from balancer.demo.layout import NODE_PORT, Ports
-from balancer.demo.stage import Printer, Stage
+from balancer.demo.stage import AccessLog, Printer, Stage
 from tests.support.officialclient import ROOT, client_python
 from tests.support.waiting import until
 
@@ -220,6 +220,26 @@ async def test_a_scene_is_good_only_if_nothing_failed_and_each_write_is_there_on
         await asyncio.to_thread(stage.verdict, cut_writes=cut_writes)
     assert stage.is_good is is_good
     assert ("✗" in printed.getvalue()) is not is_good
+
+
+@pytest.mark.parametrize("torn", [1, 9, 16])
+def test_a_log_whose_size_fell_within_a_line_is_read_from_the_next_one_on(tmp_path: Path, torn: int) -> None:
+    path, lines = tmp_path / "access.log", [b'{"line": %d}\n' % number for number in range(3)]
+    path.write_bytes((lines[0] + lines[1])[:torn])
+    log, everything = AccessLog(path), AccessLog(path, after=0)
+    path.write_bytes(b"".join(lines) + b'{"not')
+    first = 1 if torn < len(lines[0]) else 2
+    assert [entry["line"] for entry in log.entries()] == list(range(first, 3))
+    assert [entry["line"] for entry in everything.entries()] == [0, 1, 2]
+
+
+def test_a_log_is_read_from_the_line_that_begins_at_its_size(tmp_path: Path) -> None:
+    path = tmp_path / "access.log"
+    path.write_bytes(b'{"line": 0}\n')
+    log = AccessLog(path)
+    with path.open("ab") as more:
+        more.write(b'{"line": 1}\n')
+    assert [entry["line"] for entry in log.entries()] == [1]
 
 
 def test_a_folder_that_is_not_a_demo_s_is_left_alone(tmp_path: Path) -> None:
