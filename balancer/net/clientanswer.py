@@ -21,7 +21,7 @@ LINGER_BYTES = 1 << 20
 class ClientAnswer(Stream):
     """The part of `Downstream` that sends answers."""
 
-    __slots__ = ("data", "deadline", "exchange", "lingering", "worker")
+    __slots__ = ("data", "deadline", "exchange", "is_ordinary", "lingering", "worker")
 
     def __init__(self, worker: "Plane", sock: Socket, fd: int) -> None:
         super().__init__(worker.reactor, sock, fd)
@@ -29,6 +29,7 @@ class ClientAnswer(Stream):
         self.data = b""  # received and not yet understood
         self.exchange: Exchange | None = None
         self.deadline = self.reactor.now + worker.site.header_ns
+        self.is_ordinary = True  # what is read next is no more than a head: the last request had less than HEAD_BYTES
         self.lingering = -1  # bytes that may still be thrown away; -1: not ending
 
     @abstractmethod
@@ -133,6 +134,7 @@ class ClientAnswer(Stream):
     def linger(self) -> None:
         """Say that nothing more comes, and throw away what still arrives for a moment."""
         self.lingering = LINGER_BYTES
+        self.is_ordinary = False
         self.data = b""
         self.deadline = self.reactor.now + LINGER_NS
         try:

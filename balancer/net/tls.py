@@ -28,29 +28,25 @@ PEEK_BYTES = 4096
 class TlsSocket:
     """A non-blocking SSLSocket with the interface of `stream.Socket`.
 
-    BlockingIOError instead of SSLWant..., and it tells when a read left something decrypted behind, since a
-    level-triggered poller does not see that. Once hands are shaken it calls the SSL object inside, because SSLSocket's
+    BlockingIOError instead of SSLWant..., and it tells when a read left something decrypted behind, since no poller
+    sees that. Once hands are shaken it calls the SSL object inside, because SSLSocket's
     own methods check in Python what cannot be here: 0.9 us less a request.
     """
 
-    __slots__ = ("_session", "_tls", "left_over", "raw")
+    __slots__ = ("_session", "_tls", "raw")
 
     def __init__(self, raw: socket.socket, tls: ssl.SSLSocket) -> None:
         self.raw = raw
-        self.left_over = False  # decrypted bytes that did not fit into the buffer of the last read
         self._tls = tls
         self._session: Any = None  # the `_ssl._SSLSocket` inside
 
     def quickly(self) -> "tuple[Callable[[int], bytes], Callable[[bytes | memoryview], int]]":
-        """Return `recv` and `send_once` of the session itself, after hands are shaken: 0.1 us less for each call.
-
-        This `recv` leaves `left_over` alone; `look_again` after a full one.
-        """
+        """Return `recv` and `send_once` of the session itself, after hands are shaken: 0.1 us less for each call."""
         return self._session.read, self._session.write
 
-    def look_again(self) -> None:
-        """Find out whether something is `left_over`."""
-        self.left_over = self._session.pending() > 0
+    def left_over(self) -> bool:
+        """Whether decrypted bytes did not fit into the buffer of the last read: a record is decrypted whole."""
+        return self._session is not None and self._session.pending() > 0
 
     def handshake(self) -> int | None:
         """Go on shaking hands: 0 done, READ or WRITE to wait for, None failed."""
@@ -74,7 +70,6 @@ class TlsSocket:
             raise BlockingIOError from None
         except ssl.SSLEOFError:
             return b""
-        self.left_over = len(data) == size and self._session.pending() > 0
         return data
 
     def recv_into(self, buffer: "bytearray | memoryview") -> int:
@@ -86,8 +81,6 @@ class TlsSocket:
             raise BlockingIOError from None
         except ssl.SSLEOFError:
             return 0
-        # A read ends with its record, so only a full buffer can have left some of it behind.
-        self.left_over = count == size and self._session.pending() > 0
         return count
 
     def send(self, data: "bytes | memoryview") -> int:
@@ -227,21 +220,14 @@ class TlsClient(Downstream):
         self._raw = raw
         self._contexts = contexts
         self._needs_proxy = gate.must_send_proxy(address[0])
-        self._settled = False
+        self._settled = self.is_ordinary = False
         self._tls: TlsSocket | None = None
 
-    def ready(self, mask: int) -> None:
-        """See reactor.Handler."""
+    def ready_otherwise(self, mask: int) -> None:
+        """See Downstream."""
         if self._settled:
-            tls = self._tls
-            if mask == READ and self.exchange is None:
-                self._read_head()
-                if self.wide and tls is not None:
-                    tls.look_again()
-            else:
-                Downstream.ready(self, mask)
-            if tls is not None and tls.left_over and not self.closed and self.mask & READ:
-                self.reactor.again.append(self._read_rest)
+            super().ready_otherwise(mask)
+            self.read_was_full()
             return
         if self._needs_proxy and not self._take_proxy():
             return
@@ -250,8 +236,18 @@ class TlsClient(Downstream):
         if self._refused_for is not None:
             self.worker.turn_away(self, self._refused_for)
             return
-        self._settled = True
+        self._settled = self.is_ordinary = True
         self.interest(READ)
+
+    def interest(self, mask: int) -> None:
+        """See Stream. What OpenSSL holds came before: no poller will tell of it."""
+        super().interest(mask)
+        self.read_was_full()
+
+    def read_was_full(self) -> None:
+        """See Downstream."""
+        if self.mask & READ and self._tls is not None and self._tls.left_over():
+            self.reactor.again.append(self._read_rest)
 
     def _read_rest(self) -> None:
         if not self.closed and self.mask & READ:

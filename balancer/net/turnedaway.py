@@ -30,7 +30,7 @@ class TurnedAway(Downstream):
         """See reactor.Handler."""
         super().ready(mask)
         sock = self.sock
-        if isinstance(sock, TlsSocket) and sock.left_over and not self.closed:
+        if isinstance(sock, TlsSocket) and sock.left_over() and not self.closed:
             self.reactor.again.append(self._read_rest)
 
     def _read_rest(self) -> None:

@@ -10,10 +10,11 @@ from dataclasses import replace
 import pytest
 import trustme
 
-from balancer.model import Limits, Listener, ListenerTls, NodeTls, Snapshot
+from balancer.model import Health, Limits, Listener, ListenerTls, NodeTls, Snapshot
 from balancer.net.proxyprotocol import SIGNATURE, Header, Malformed, Unfinished, parse_proxy
+from balancer.net.requestbody import AHEAD_BYTES
 from balancer.net.stream import HEAD_BYTES
-from balancer.scoreboard import W_TLS_FAILED, W_TLS_HANDSHAKES
+from balancer.scoreboard import W_PARKED, W_TLS_FAILED, W_TLS_HANDSHAKES
 from tests.support.client import Client, request
 from tests.support.upstream import Upstream, answer
 from tests.support.worker import Worker, running, snapshot_of, wait_until
@@ -87,6 +88,26 @@ def test_requests_beyond_the_first_read_of_a_record_are_answered(
     with running(tls_snapshot(node.port), pems=pems) as worker, connect(worker, ca, "a.test") as client:
         client.send(record)
         assert [client.read().body for _ in bodies] == bodies
+
+
+def test_more_requests_than_are_read_ahead_are_all_answered(ca: trustme.CA, pems: list[bytes], node: Upstream) -> None:
+    """The rest of a record lies in OpenSSL when reading ahead stops, and no poller says so when it may go on."""
+    size, count = 3000, 2 * AHEAD_BYTES // 3000
+    with running(tls_snapshot(node.port), pems=pems) as worker, connect(worker, ca, "a.test") as client:
+        client.send((request("/", f"Content-Length: {size}", method="POST") + b"b" * size) * count)
+        assert [len(client.read().body) for _ in range(count)] == [size] * count
+
+
+def test_what_came_with_the_head_of_a_parked_request_is_sent_after_the_release(
+    ca: trustme.CA, pems: list[bytes], node: Upstream
+) -> None:
+    body = b"b" * 2 * HEAD_BYTES
+    snapshot = tls_snapshot(node.port)
+    with running(snapshot, pems=pems, healthy=False) as worker, connect(worker, ca, "a.test") as client:
+        client.send(request("/", f"Content-Length: {len(body)}", method="POST") + body)  # one record
+        wait_until(lambda: worker.board.cell(W_PARKED) == 1)
+        worker.board.verdict(0, Health.HEALTHY)
+        assert client.read().body == body
 
 
 def test_old_versions_are_refused(ca: trustme.CA, pems: list[bytes], node: Upstream) -> None:
