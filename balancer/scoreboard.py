@@ -15,7 +15,7 @@ from dataclasses import dataclass
 from balancer.errors import StateError
 from balancer.model import Outcome
 
-MAGIC = 0x4152562D_42414C32  # "ARV-BAL2"; a changed layout gets another number, so that nobody adopts it
+MAGIC = 0x4152562D_42414C33  # "ARV-BAL3"; a changed layout gets another number, so that nobody adopts it
 MAX_WORKERS = 64
 MAX_NODES = 256
 MAX_LISTENERS = 16
@@ -59,7 +59,6 @@ W_RETRIES_RECOVERED, W_RETRIES_FAILED = 26, 27
 W_LOOPS, W_LOOP_LAG_MAX_NS = 28, 29
 W_TLS_HANDSHAKES, W_TLS_FAILED = 30, 31
 W_PAUSED_GENERATION = 32  # newest generation with a pause that this worker has acknowledged
-W_BUSY = 33  # exchanges between choice of a node and their end, over all nodes; 0 is what a pause waits for
 W_QUEUED_HEAD = 46  # ticket of its oldest queued exchange; 0 none
 W_RETRIES_BUDGETED = 47  # retries that cost the budget, which all workers share; never goes down
 W_RETRY_ASKED = 48  # 1 while this worker asks for one of them
@@ -85,7 +84,7 @@ W_OVERHEAD_HISTOGRAM = W_QUEUE_HISTOGRAM + HISTOGRAM_CELLS
 W_NODES = W_OVERHEAD_HISTOGRAM + HISTOGRAM_CELLS
 
 # Per node, at row + W_NODES + node_slot * N_CELLS.
-N_IN_FLIGHT, N_TUNNELS, N_IDLE = range(3)
+N_IN_FLIGHT, N_TUNNELS, N_IDLE = range(3)  # IN_FLIGHT: exchanges between the choice of the node and their end
 N_1XX, N_2XX, N_3XX, N_4XX, N_5XX = range(3, 8)  # an attempt's answer by class; index is N_1XX - 1 + status // 100
 N_REFUSED, N_TIMEOUT, N_RESET, N_TLS, N_PROTOCOL, N_SHORT_BODY = range(8, 14)
 N_CONNECTS, N_REUSES, N_REFUSED_NS = 14, 15, 16  # REFUSED_NS: monotonic time of the last refused connect
@@ -244,6 +243,11 @@ class Scoreboard:
         cells, first = self.cells, node_cell(0, node_slot) + N_IN_FLIGHT
         return sum(cells[first + slot * ROW_CELLS] for slot in range(workers))
 
+    def busy(self, slot: int) -> int:
+        """Exchanges at all nodes now, of one worker."""
+        first = row(slot) + W_NODES
+        return sum(self.cells[first + N_IN_FLIGHT : first + MAX_NODES * N_CELLS : N_CELLS].tolist())
+
     def total(self, cell: int, workers: int = MAX_WORKERS) -> int:
         """Sum of one row cell (a `W_...` offset, or one computed from `W_NODES`, `W_LISTENERS`) over workers."""
         cells, first = self.cells, WORKERS + cell
@@ -268,7 +272,6 @@ class Scoreboard:
             W_PARKED_BYTES,
             W_PARKED_HEAD,
             W_QUEUED_HEAD,
-            W_BUSY,
             W_RETRY_ASKED,
             W_PID,
             W_STATE,

@@ -19,6 +19,7 @@ from balancer.net.listener import Gate
 from balancer.net.plane import Plane
 from balancer.net.poller import READ
 from balancer.net.reactor import Reactor
+from balancer.net.responsebody import IDLE
 from balancer.net.upstream import Upstream
 from balancer.scoreboard import C_HEALTH, C_HEALTHY_SINCE_NS, C_VERDICT_NS, W_LISTENERS, Scoreboard, control_cell
 from bench.core import REAL_REQUEST, REAL_RESPONSE, SMALL_REQUEST, SMALL_RESPONSE
@@ -123,7 +124,8 @@ class Bench:
             upstream = Upstream(self.reactor, wire, number, self.plane.nodes[number % 2])
             upstream.mask = READ
             self.reactor.watch(number, READ, upstream)
-            upstream.rest_idle()
+            upstream.phase = IDLE
+            self.plane.nodes[number % 2].pool.append(upstream)
         for client in self.clients:
             client.mask = READ
             self.reactor.watch(client.fd, READ, client)

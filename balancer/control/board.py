@@ -67,6 +67,10 @@ class Board:
         rows = range(self.shared.cells[sb.H_ROWS])
         return frozenset(slot for slot in range(sb.MAX_NODES) if self.in_flight(slot, rows) or self.tunnels(slot, rows))
 
+    def busy(self) -> int:
+        """Return the exchanges at all nodes now; 0 is what a pause waits for."""
+        return sum(map(self.shared.busy, range(self.shared.cells[sb.H_ROWS])))
+
     def in_flight(self, node_slot: int, rows: Iterable[int] | None = None) -> int:
         """Return the exchanges at a node now, over all workers."""
         return self._node_sum(node_slot, sb.N_IN_FLIGHT, rows)

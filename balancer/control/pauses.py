@@ -126,7 +126,7 @@ class Pauses:
 
     async def _remaining(self, elapsed_s: float) -> drain.Remaining:
         """Return what is under way; at least one exchange while a worker may still begin any."""
-        busy, tunnels = self._board.total(sb.W_BUSY), self._board.total(sb.W_TUNNELS)
+        busy, tunnels = self._board.busy(), self._board.total(sb.W_TUNNELS)
         if not self._is_held():
             return drain.Remaining(max(1, busy), tunnels)
         if busy and elapsed_s > ASK_AFTER_S and not all(route.park for route in self._site.snapshot.routes):
@@ -146,7 +146,7 @@ class Pauses:
         """Return whether every worker holds new exchanges and nothing else is under way."""
         if self._reached is not None and self._site.intents.get(Kind.PAUSE) == self._reached:
             return self._is_held()  # what runs now is of exempt routes
-        runs = self._board.total(sb.W_BUSY) + self._board.total(sb.W_TUNNELS)
+        runs = self._board.busy() + self._board.total(sb.W_TUNNELS)
         return self._is_held() and runs == 0
 
     def document(self) -> dict[str, Any]:
@@ -158,7 +158,7 @@ class Pauses:
             "paused": pause is not None,
             "complete": pause is not None and self.is_complete(),
             "pause": intent_document(pause) if pause else None,
-            "busy": self._board.total(sb.W_BUSY),
+            "busy": self._board.busy(),
             "tunnels": self._board.total(sb.W_TUNNELS),
             "parked": parked,
             "drain_s": float(self._site.config.drain.timeout),

@@ -217,7 +217,7 @@ class Status:
                     "stopping": worker.is_stopping,
                     "generation": cells[base + sb.W_GENERATION],
                     "connections": cells[base + sb.W_CONNECTIONS],
-                    "busy": cells[base + sb.W_BUSY],
+                    "busy": self._from.board.shared.busy(worker.slot),
                 }
             )
         return found

@@ -14,7 +14,6 @@ from balancer.scoreboard import (
     N_CELLS,
     N_IN_FLIGHT,
     ROW_CELLS,
-    W_BUSY,
     W_QUEUED,
     WORKERS,
     Scoreboard,
@@ -28,7 +27,7 @@ class Claims:
     One exchange holds one claim from the choice of its node until it is done with it.
     """
 
-    __slots__ = ("_board", "_cells", "_own_row", "_wakes", "busy", "slot")
+    __slots__ = ("_board", "_cells", "_own_row", "_wakes", "slot")
 
     def __init__(self, board: Scoreboard, slot: int, wakes: list[int]) -> None:
         self._board = board
@@ -36,7 +35,6 @@ class Claims:
         self.slot = slot
         self._wakes = wakes
         self._own_row = WORKERS + slot * ROW_CELLS
-        self.busy = self._own_row + W_BUSY
 
     @property
     def rows(self) -> int:
@@ -70,13 +68,11 @@ class Claims:
         capacity = node.node.capacity
         if not capacity:
             cells[own] += 1
-            cells[self.busy] += 1
             return True
         if needs_lock(self.load(node), capacity, self.rows):
             return self._take_locked(node, own, capacity)
         cells[own] += 1
         if fits(self.load(node), capacity):
-            cells[self.busy] += 1
             return True
         cells[own] -= 1
         return False
@@ -96,7 +92,6 @@ class Claims:
             if self.load(node) >= capacity:
                 return False
             cells[own] += 1
-            cells[self.busy] += 1
             return True
         finally:
             fcntl.lockf(self._board.fd, fcntl.LOCK_UN, 1, start, os.SEEK_SET)
@@ -105,7 +100,6 @@ class Claims:
         """Give a claim back, and wake workers that wait for one."""
         cells = self._cells
         cells[node.cell + N_IN_FLIGHT] -= 1
-        cells[self.busy] -= 1
         if node.node.capacity:
             self.wake_waiting(W_QUEUED)
 

@@ -11,7 +11,8 @@ from balancer.core.retry import FRESH_IDLE_S, IDEMPOTENT, Failure
 from balancer.net.attempts import Attempts
 from balancer.net.nodes import NodeState
 from balancer.net.pipes import Pipe
-from balancer.net.responsebody import HEAD, ResponseBody
+from balancer.net.poller import READ
+from balancer.net.responsebody import HEAD, IDLE
 from balancer.net.stream import COPY_BYTES
 from balancer.net.upstream import Upstream
 
@@ -54,9 +55,7 @@ class Exchange(Attempts):
                 self._cannot_go()
                 return
         else:  # `Claims.take` by hand
-            cells = node.cells
-            cells[node.in_flight] += 1
-            cells[worker.claims.busy] += 1
+            node.cells[node.in_flight] += 1
         for told in node.choosers:
             told.claimed(node.slot)
         self.node = node
@@ -230,12 +229,13 @@ class Exchange(Attempts):
         self.first_byte_at = self.client.reactor.now
         self.client.worker.tunnels.open(self, upstream, head, rest)
 
-    def node_done(self, upstream: ResponseBody) -> None:
+    def node_done(self) -> None:
         """The node's answer is here, whole: give the node back and end when the client has it."""
         if self.done:  # the client left while the last of it was sent; the node was given back then
             return
-        node = self.node
+        node, upstream = self.node, self.upstream
         assert node is not None
+        assert upstream is not None
         client = self.client
         now = client.reactor.now
         self.upstream = None
@@ -251,7 +251,12 @@ class Exchange(Attempts):
         durations.append(now - self.chosen_at)
         node.first_bytes.append(self.first_byte_at - self.chosen_at)
         if upstream.reusable and not self.body_open and not upstream.out and node.pool_open:
-            upstream.rest_idle()
+            upstream.exchange = None
+            upstream.phase = IDLE
+            upstream.idle_since = now
+            if upstream.mask != READ:
+                upstream.interest(READ)
+            node.pool.append(upstream)
         else:
             upstream.close()
         if node.node.capacity:
@@ -260,9 +265,7 @@ class Exchange(Attempts):
             self.node = None
             self.last_node = node.name
             worker = client.worker
-            cells = node.cells
-            cells[node.in_flight] -= 1
-            cells[worker.claims.busy] -= 1
+            node.cells[node.in_flight] -= 1
             slot = node.slot
             for chooser in node.choosers:
                 chooser.released(slot)

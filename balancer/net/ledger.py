@@ -41,9 +41,9 @@ from balancer.scoreboard import (
 
 METHOD_INDEX = {method.encode(): index for index, method in enumerate(METHODS)}
 CODE_INDEX = {code: index for index, code in enumerate(CODES)}
-FEW_NODES = 4  # have their tallies written each turn
-TALLIES = 16  # of each of more nodes are worth a write
-TALLIES_NS = 50_000_000  # longer than this none waits
+FEW_NODES = 4  # cost as much to write down as one
+TALLIES = 16  # of each node are worth a write
+TALLIES_NS = 20_000_000  # longer than this none waits
 _NODE = Outcome.NODE  # looking a member up in its enum costs 90 ns, hashing one 150
 OTHER_METHOD, OTHER_CODE = len(METHODS) - 1, len(CODES) - 1
 
@@ -62,24 +62,22 @@ class Ledger:
         self.formatter: Formatter | None = None
         self.gates: dict[int, Gate] = {}
         self.tell_event: Callable[[dict[str, Any]], None] = lambda _event: None
-        self.accepted = 0
         self.accepted_cell = self.row + W_ACCEPTED
         self._answered_cell = self.row + W_OUT_NODE
         self._next_beat = 0
         self.second = reactor.now // 1_000_000_000  # as of the last beat
         self._unwritten: list[Attempts] = []  # ended in this turn
-        # Tallies of this turn.
+        # Tallies not written yet.
         self._request_bytes = self._response_bytes = self._connections = 0
         self.tallied: list[NodeState] = []  # nodes with tallies
         self._routed: list[Target] = []
-        self._ended = self._tallied_at = 0  # exchanges since, and when, those of nodes were written last
+        self._ended = self._tallied_at = 0  # exchanges since, and when, they were written last
         self._overheads: list[int] = []
         self._queue_times: list[int] = []
 
     def accept(self) -> None:
         """Book an exchange as accepted, before anything else is done with it."""
         self.cells[self.accepted_cell] += 1
-        self.accepted += 1
 
     def exchange_ended(self, exchange: Attempts) -> None:
         """Book its outcome now; tallies and log line are made at the end of the turn, see `write_down`."""
@@ -138,15 +136,16 @@ class Ledger:
         self.cells[self.row + cell] += 1
 
     def flush_tallies(self) -> None:
-        """Write the statistics of this turn."""
+        """Write the statistics, unless they may wait for more: a write costs as much for one exchange as for many."""
         cells, row = self.cells, self.row
         nodes, now = self.tallied, self.reactor.now
-        # Few at each of many nodes wait for more to come (or for `sweep`): 64 nodes cost as much as 2.
-        if len(nodes) <= FEW_NODES or self._ended >= TALLIES * len(nodes) or now - self._tallied_at >= TALLIES_NS:
-            for node in nodes:
-                node.flush_tallies(self.second)
-            nodes.clear()
-            self._ended, self._tallied_at = 0, now
+        if self._ended < TALLIES * max(FEW_NODES, len(nodes)) and now - self._tallied_at < TALLIES_NS:
+            self.reactor.want_turn(TALLIES_NS)
+            return
+        self._ended, self._tallied_at = 0, now
+        for node in nodes:
+            node.flush_tallies(self.second)
+        nodes.clear()
         for gate in self.gates.values():
             if gate.codes:
                 if gate.durations:

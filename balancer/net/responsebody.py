@@ -41,10 +41,6 @@ class ResponseBody(Stream):
         self.wide = node.tls is not None
 
     @abstractmethod
-    def rest_idle(self) -> None:
-        """See Upstream."""
-
-    @abstractmethod
     def lost(self) -> None:
         """See Upstream."""
 
@@ -179,7 +175,7 @@ class ResponseBody(Stream):
             self.held = []
         elif exchange.chunk_out:
             exchange.client.write(exchange.last_chunk(self.follower))
-        exchange.node_done(self)
+        exchange.node_done()
 
     def may_go_on(self) -> None:
         """The client took all: read on."""
@@ -237,7 +233,7 @@ class ResponseBody(Stream):
             self.pipe = None
             exchange.answer_piped(pipe)
             pipe.give_back()
-            exchange.node_done(self)
+            exchange.node_done()
 
     @property
     def holds_output(self) -> bool:

@@ -41,12 +41,11 @@ _STATUS = {b"%d" % status: status for status in range(200, 600)}  # 25 ns, int()
 class Upstream(ResponseBody):
     """One connection."""
 
-    __slots__ = ("data", "idle_since", "reused")
+    __slots__ = ("data", "idle_since")
 
     def __init__(self, reactor: Reactor, sock: Socket, fd: int, node: NodeState) -> None:
         super().__init__(reactor, sock, fd, node)
-        self.idle_since = 0
-        self.reused = False
+        self.idle_since = 0  # ns; when it went back to the pool last
         self.data = b""  # of an unfinished head
 
     @classmethod
@@ -73,12 +72,29 @@ class Upstream(ResponseBody):
         reactor.watch(self.fd, self.mask, self)
         return self
 
+    @property
+    def reused(self) -> bool:
+        """Whether it carried an exchange before."""
+        return self.idle_since > 0
+
     # --- events ----------------------------------------------------------------------------------------------
 
     def ready(self, mask: int) -> None:
         """See reactor.Handler."""
         if mask == READ and self.phase == HEAD and not self.wide:
-            self._read_head()
+            try:
+                data = self.recv(HEAD_BYTES)
+            except NOT_NOW:
+                return
+            except OSError:
+                data = b""
+            found = None if self.data else _match(data)
+            if found is not None:
+                self._fast_head(found, data, len(data))
+            elif data:
+                self._slow_head(self.data + data)
+            else:
+                self.lost()
             return
         if self.phase <= HANDSHAKE:
             self._progress(mask)
@@ -187,9 +203,6 @@ class Upstream(ResponseBody):
             return
         reactor = self.reactor
         phase = self.phase
-        if phase == HEAD and not self.wide:
-            self._read_head()
-            return
         try:
             count = self.recv_into(reactor.buffer)
         except BlockingIOError:
@@ -220,25 +233,6 @@ class Upstream(ResponseBody):
             self._hold(reactor.view[:count])
         else:  # idle: a node has nothing to say without a request
             self._leave_pool()
-
-    def _read_head(self) -> None:
-        try:
-            data = self.recv(HEAD_BYTES)
-        except NOT_NOW:
-            return
-        except OSError:
-            data = b""
-        if not data:
-            self.lost()
-            return
-        if self.data:
-            self._slow_head(self.data + data)
-            return
-        found = _match(data)
-        if found is not None:
-            self._fast_head(found, data, len(data))
-        else:
-            self._slow_head(data)
 
     def lost(self) -> None:
         """The node closed the connection, or it broke."""
@@ -290,8 +284,15 @@ class Upstream(ResponseBody):
             if connection is not None:
                 answer = answer[: found.start(P_CONNECTION) - 1] + answer[found.end(P_CONNECTION) :]
             exchange.response_bytes = total
-            exchange.client.respond(answer)
-            exchange.node_done(self)
+            client = exchange.client
+            if client.out:
+                client.respond(answer)
+            else:  # `respond` by hand
+                exchange.downstream = True
+                client.out = answer
+                self.reactor.sends.append(client)
+                client.deadline = self.reactor.now + exchange.site.send_idle_ns
+            exchange.node_done()
             return
         if id_value is not None and id_value != exchange.request_id:
             spans = [(found.start(P_ID) - 2, found.end(P_ID))]
@@ -319,7 +320,7 @@ class Upstream(ResponseBody):
             client.respond(b"".join((first, second, ending, data[head_end : head_end + total])))
         else:
             client.respond_now(first + second + ending, self.reactor.view[head_end : head_end + total])
-        exchange.node_done(self)
+        exchange.node_done()
 
     def _slow_head(self, data: bytes) -> None:
         exchange = self.exchange
@@ -375,18 +376,6 @@ class Upstream(ResponseBody):
                 self._body_ended()
             else:
                 self._begin_body(memoryview(rest), head.content_length or 0)
-
-    # --- idle ------------------------------------------------------------------------------------------------
-
-    def rest_idle(self) -> None:
-        """Go back to the pool."""
-        self.exchange = None
-        self.phase = IDLE
-        self.reused = True
-        self.idle_since = self.reactor.now
-        if self.mask != READ:
-            self.interest(READ)
-        self.node.pool.append(self)
 
 
 def _without(head: bytes, *spans: tuple[int, int]) -> bytes:

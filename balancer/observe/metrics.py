@@ -302,7 +302,7 @@ def _traffic(made: Made, board: sb.Scoreboard, rows: range, facts: Facts) -> Non
         )
         _set(made, "route_failures", total(board, rows, base + sb.R_FAILED), route)
     _cells(made, "overhead_seconds", totals(board, rows, sb.W_OVERHEAD_HISTOGRAM, sb.HISTOGRAM_CELLS))
-    _set(made, "requests_in_flight", total(board, rows, sb.W_BUSY))
+    _set(made, "requests_in_flight", sum(map(board.busy, rows)))
     for index, reason in enumerate(sb.REJECT_REASONS):
         _set(made, "requests_rejected", total(board, rows, sb.W_REJECTED + index), reason)
     for name, cell in (

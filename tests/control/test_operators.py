@@ -166,7 +166,7 @@ async def test_kill_9_right_after_an_acknowledged_action_keeps_it() -> None:
 async def test_a_pause_waits_for_what_is_under_way_and_survives_a_restart() -> None:
     async with nodes("api1", "api2") as fakes, rig(fakes) as control:
         await control.until_states(api1="healthy", api2="healthy")
-        busy = sb.row(0) + sb.W_BUSY
+        busy = sb.node_cell(0, 0) + sb.N_IN_FLIGHT
         control.board.cells[busy] = 1
         pausing = asyncio.ensure_future(control.post("/v1/pause", reason="failover", **{"for": 60}))
         await until(lambda: control.workers[0].snapshot and control.workers[0].snapshot.pause)
@@ -193,7 +193,7 @@ async def test_a_pause_waits_for_what_is_under_way_and_survives_a_restart() -> N
 async def test_a_pause_that_does_not_complete_names_what_is_under_way_and_undoes_itself() -> None:
     async with nodes("api1") as fakes, rig(fakes) as control:
         await control.until_states(api1="healthy")
-        control.board.cells[sb.row(0) + sb.W_BUSY] = 1
+        control.board.cells[sb.node_cell(0, 0) + sb.N_IN_FLIGHT] = 1
         control.workers[0].exchanges = [
             {"request_id": "req-1", "method": "GET", "path": "/x", "node": "api1", "age_s": 5, "state": "node"}
         ]

@@ -19,7 +19,7 @@ from balancer.control.dashboard.scenes import Scene
 from tests.control.harness import Rig, nodes, rig, until
 from tests.support.ports import free_port
 
-BUSY = sb.row(0) + sb.W_BUSY
+BUSY = sb.node_cell(0, 0) + sb.N_IN_FLIGHT
 SECRETS = {"viewer": "viewer-token", "operator": "operator-token", "admin": "admin-token"}
 
 

@@ -7,7 +7,7 @@ import time
 import pytest
 
 from balancer.model import Outcome
-from balancer.scoreboard import N_REFUSED, STATE_LISTENING, W_BUSY, W_PID, W_STATE, node_cell, row
+from balancer.scoreboard import N_REFUSED, STATE_LISTENING, W_PID, W_STATE, node_cell, row
 from tests.e2e.conftest import Build
 from tests.support.site import LoadResult, Site
 from tests.support.waiting import until
@@ -38,7 +38,7 @@ def accepted_after(site: Site, count: int) -> None:
 def busiest(site: Site) -> int:
     """The slot with the most exchanges under way: where the kernel put all slow clients to one worker, that one."""
     with site.board() as board:
-        return max(site.worker_pids(), key=lambda slot: board.cells[row(slot) + W_BUSY])
+        return max(site.worker_pids(), key=board.busy)
 
 
 @pytest.mark.parametrize("times", LONG)

@@ -21,7 +21,6 @@ from balancer.scoreboard import (
     N_TUNNELS,
     OUTCOME_CELLS,
     W_ACCEPTED,
-    W_BUSY,
     W_CONNECTIONS,
     W_NODES,
     W_PARKED,
@@ -137,7 +136,7 @@ def goes_on(client: Client, draw: random.Random) -> bool:
 def settled(worker: Worker) -> bool:
     cell = worker.board.cell
     booked = sum(cell(outcome) for outcome in OUTCOME_CELLS.values())
-    idle = (W_BUSY, W_CONNECTIONS, W_PARKED, W_PARKED_BYTES, W_QUEUED, W_TUNNELS)
+    idle = (W_CONNECTIONS, W_PARKED, W_PARKED_BYTES, W_QUEUED, W_TUNNELS)
     nodes = [W_NODES + slot * N_CELLS + offset for slot in range(3) for offset in (N_IN_FLIGHT, N_TUNNELS)]
     return cell(W_ACCEPTED) == booked and not any(cell(one) for one in (*idle, *nodes))
 

@@ -10,7 +10,7 @@ from itertools import pairwise
 import pytest
 
 from balancer.model import Designation, Forwarding, Listener, Match, RequestId, Route
-from balancer.scoreboard import W_ACCEPTED, W_BUSY, W_OUT_NODE
+from balancer.scoreboard import W_ACCEPTED, W_OUT_NODE
 from tests.support.client import Client, request
 from tests.support.upstream import Close, Request, Sleep, Step, Upstream, answer, chunked
 from tests.support.worker import Worker, running, snapshot_of, wait_until
@@ -74,7 +74,7 @@ def test_requests_on_one_connection_go_round_the_nodes() -> None:
         assert len(worker.log_lines(10)) == 10
         wait_until(lambda: worker.board.cell(W_OUT_NODE) == 10)
         assert worker.board.cell(W_ACCEPTED) == 10
-        assert worker.board.cell(W_BUSY) == 0
+        assert worker.board.busy() == 0
 
 
 def test_pipelined_requests_are_answered_in_order(client: Client) -> None:

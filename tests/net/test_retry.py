@@ -9,7 +9,7 @@ from dataclasses import replace
 import pytest
 
 from balancer.model import Health, Outcome, Park, Retry, Timeouts
-from balancer.scoreboard import OUTCOME_CELLS, W_ACCEPTED, W_BUSY, W_OUT_NODE_CUT, W_OUT_US, W_PARKED
+from balancer.scoreboard import OUTCOME_CELLS, W_ACCEPTED, W_OUT_NODE_CUT, W_OUT_US, W_PARKED
 from tests.support.client import Client, request
 from tests.support.upstream import Close, Request, Reset, Script, Sleep, Stall, Step, Upstream, answer
 from tests.support.worker import Worker, running, snapshot_of, wait_until
@@ -24,7 +24,7 @@ def balanced(worker: Worker) -> None:
     """The ledger balances and nothing is in flight."""
     cells = [worker.board.cell(cell) for cell in OUTCOME_CELLS.values()]
     wait_until(lambda: worker.board.cell(W_ACCEPTED) == sum(worker.board.cell(c) for c in OUTCOME_CELLS.values()))
-    assert worker.board.cell(W_BUSY) == 0, cells
+    assert worker.board.busy() == 0, cells
 
 
 @pytest.fixture

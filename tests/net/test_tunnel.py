@@ -16,7 +16,6 @@ from balancer.scoreboard import (
     N_IN_FLIGHT,
     N_TUNNELS,
     TIMING_CELLS,
-    W_BUSY,
     W_LISTENERS,
     W_NODES,
     W_OUT_NODE,
@@ -65,7 +64,7 @@ def test_bytes_pass_both_ways_and_half_close_is_kept(lines: tuple[str, ...], met
     with Upstream(agree) as node, running(snapshot_of(node.port)) as worker:
         with opened(worker, *lines, method=method) as client:
             assert (worker.board.cell(W_TUNNELS), worker.board.cell(W_NODES + N_TUNNELS)) == (1, 1)
-            assert (worker.board.cell(W_BUSY), worker.board.cell(W_NODES + N_IN_FLIGHT)) == (0, 0)
+            assert (worker.board.busy(), worker.board.cell(W_NODES + N_IN_FLIGHT)) == (0, 0)
             data = bytes(range(256)) * 4000
             for _ in range(2):
                 client.send(data[:50_000])
@@ -112,7 +111,7 @@ def test_a_tunnel_does_not_hide_what_is_slow() -> None:
         Client(worker.connect()) as client,
     ):
         client.send(request("/slow"))
-        wait_until(lambda: worker.board.cell(W_BUSY) == 1)
+        wait_until(lambda: worker.board.busy() == 1)
         found = worker.ask({"type": "exchanges", "node": None, "limit": 5})["exchanges"]
         assert [item["path"] for item in found] == ["/slow", "/tunnel"]
 

@@ -11,7 +11,7 @@ from typing import Any
 import pytest
 
 from balancer.model import Health, Match, Park, Pause, Queue, Route, Snapshot
-from balancer.scoreboard import W_BUSY, W_OUT_CLIENT_LEFT, W_PARKED, W_PARKED_BYTES, W_PAUSED_GENERATION, W_QUEUED
+from balancer.scoreboard import W_OUT_CLIENT_LEFT, W_PARKED, W_PARKED_BYTES, W_PAUSED_GENERATION, W_QUEUED
 from tests.support.client import Client, request
 from tests.support.upstream import Hold, Sleep, Stall, Upstream, answer
 from tests.support.worker import Worker, running, snapshot_of, wait_until
@@ -60,7 +60,7 @@ def test_a_pause_holds_everything_but_exempt_routes_until_it_is_lifted() -> None
         with running(snapshot) as worker, ThreadPoolExecutor(8) as pool:
             assert worker.apply(pause_for(snapshot, 60))["type"] == "applied"
             assert worker.board.cell(W_PAUSED_GENERATION) == 2
-            assert worker.board.cell(W_BUSY) == 0
+            assert worker.board.busy() == 0
 
             def get(number: int) -> int:
                 with Client(worker.connect()) as client:
@@ -194,7 +194,7 @@ def test_capacity_holds_and_the_rest_queues() -> None:
 
             results = [pool.submit(get, number) for number in range(6)]
             wait_until(lambda: worker.board.cell(W_QUEUED) == 4)
-            assert worker.board.cell(W_BUSY) == 2
+            assert worker.board.busy() == 2
             seen.set()
             assert [future.result() for future in results] == [200] * 6
             assert node.connections <= 2
@@ -208,7 +208,7 @@ def test_a_full_queue_and_a_late_one_are_503() -> None:
         snapshot = replace(snapshot, nodes=(replace(snapshot.nodes[0], capacity=1),))
         with running(snapshot) as worker, Client(worker.connect()) as first:
             first.send(request("/"))
-            wait_until(lambda: worker.board.cell(W_BUSY) == 1)
+            wait_until(lambda: worker.board.busy() == 1)
 
             def get() -> str | None:
                 with Client(worker.connect()) as client:
@@ -270,7 +270,7 @@ def test_capacity_holds_across_workers_and_nobody_starves() -> None:
             for future in [pool.submit(load, worker) for worker in (first, first, second, second)]:
                 future.result()
         second.close()
-        assert sum(first.board.cell(W_BUSY, slot) for slot in (0, 1)) == 0
+        assert sum(first.board.busy(slot) for slot in (0, 1)) == 0
         began = [got.began_at for got in node.requests]
         assert all(b - a > 0.009 for a, b in pairwise(began))
         # Who starves has its turn when the other is done; a worker that is off the CPU for a while has it later.

@@ -68,6 +68,10 @@ class Board:
         """Return a cell of a worker's row."""
         return self.board.cells[WORKERS + slot * ROW_CELLS + offset]
 
+    def busy(self, slot: int = 0) -> int:
+        """Return the exchanges that a worker has at nodes."""
+        return self.board.busy(slot)
+
     def close(self) -> None:
         """Give all back."""
         self.board.close()
