@@ -19,6 +19,7 @@ def designate(
     name: Annotated[str, typer.Argument(metavar="NAME", help="Designation; without one all are shown.")] = "",
     node: Annotated[str, typer.Argument(metavar="NODE", help="Who holds it from now on.")] = "",
     reason: options.ReasonOption = "",
+    dry_run: options.DryRunOption = False,
     as_json: options.JsonOption = False,
     admin: options.AdminOption = None,
     admin_token_file: options.TokenOption = None,
@@ -26,13 +27,18 @@ def designate(
     """Show who holds the designations, or give one to another node."""
     client = connect(admin, admin_token_file)
     if node:
-        document = client.post(f"/v1/designations/{name}", {"node": node, "reason": reason})
+        document = client.post(f"/v1/designations/{name}", {"node": node, "reason": reason, "dry_run": dry_run})
     else:
         document = client.get("/v1/designations")
     if as_json:
         emit(document)
         return
-    print("\n".join(_lines(_chosen(document["designations"], name))))
+    chosen = _chosen(document["designations"], name)
+    if node and dry_run:
+        held = chosen[0]["node"]
+        print(f"{name} would be {'held by' if held == node else 'given to'} {node} (now {held or 'nobody'})")
+        return
+    print("\n".join(_lines(chosen)))
 
 
 def _chosen(items: list[dict[str, Any]], name: str) -> list[dict[str, Any]]:

@@ -83,18 +83,23 @@ def resume(
         float | None, typer.Option("--rate", min=0.1, help="Requests a second that go on. (default: park.release)")
     ] = None,
     reason: options.ReasonOption = "",
+    dry_run: options.DryRunOption = False,
     as_json: options.JsonOption = False,
     admin: options.AdminOption = None,
     admin_token_file: options.TokenOption = None,
 ) -> None:
     """Let traffic go on, what waited longest first."""
-    body = {name: value for name, value in {"reason": reason, "rate": rate}.items() if value}
+    asked = {"reason": reason, "rate": rate, "dry_run": dry_run}
+    body = {name: value for name, value in asked.items() if value}
     answer = connect(admin, admin_token_file).post("/v1/resume", body)
     if not answer["changed"]:
         _told(answer, as_json, "traffic was not paused")
         return
     waited, rate_per_s = answer["released"], answer["rate_per_s"]
-    _told(answer, as_json, f"traffic goes on; {waited} requests waited, {rate_per_s:g} a second go on")
+    text = f"traffic goes on; {waited} requests waited, {rate_per_s:g} a second go on"
+    if dry_run:
+        text = f"traffic would go on; {waited} requests wait, {rate_per_s:g} a second would go on"
+    _told(answer, as_json, text)
 
 
 def _told(answer: dict[str, Any], as_json: bool, text: str) -> None:

@@ -109,15 +109,20 @@ def resume(
     ] = None,
     migration: MigrationOption = None,
     force: options.ForceOption = False,
+    dry_run: options.DryRunOption = False,
     quiet: options.QuietOption = False,
     as_json: options.JsonOption = False,
     admin: options.AdminOption = None,
     admin_token_file: options.TokenOption = None,
 ) -> None:
     """Go on with an upgrade that failed or was interrupted at any step."""
-    session = _session(admin, admin_token_file, quiet=quiet or as_json)
-    document = session.taken_up(None if plan is None else _loaded(plan), force=force)
-    _told(session.driven(document, _verdict(migration)), as_json)
+    session, verdict = _session(admin, admin_token_file, quiet=quiet or as_json), _verdict(migration)
+    session.found_open(None if plan is None else _loaded(plan))
+    document = session.taken_up(force=force, dry_run=dry_run)
+    if dry_run:
+        _would(document, "go on", as_json)
+        return
+    _told(session.driven(document, verdict), as_json)
 
 
 @app.command()
@@ -127,6 +132,7 @@ def abort(
     ] = None,
     yes: options.YesOption = False,
     force: options.ForceOption = False,
+    dry_run: options.DryRunOption = False,
     quiet: options.QuietOption = False,
     as_json: options.JsonOption = False,
     admin: options.AdminOption = None,
@@ -134,8 +140,13 @@ def abort(
 ) -> None:
     """Restore what can be restored, and say what cannot."""
     session = _session(admin, admin_token_file, quiet=quiet or as_json)
+    session.found_open(None if plan is None else _loaded(plan))
+    if dry_run:
+        session.taken_up(force=force, dry_run=True)
+        _would(session.way_back(), "be aborted", as_json)
+        return
     confirm("Give the upgrade up and restore what can be restored.", yes=yes, is_machine=as_json)
-    document = session.taken_up(None if plan is None else _loaded(plan), force=force)
+    document = session.taken_up(force=force)
     _told(session.driven(session.turned_around(document), _verdict(None)), as_json)
 
 
@@ -178,6 +189,15 @@ def _verdict(migration: str | None) -> Any:
     if migration not in {None, "done", "again"}:
         raise CommandError(f"--migration {migration} means nothing", hint="--migration done|again", code=Exit.USAGE)
     return Verdict(is_done=migration == "done", may_run_again=migration == "again")
+
+
+def _would(document: Document, what: str, as_json: bool) -> None:
+    from balancer.cli.upgradelines import left_lines
+
+    if as_json:
+        emit(document)
+    else:
+        print("\n".join(left_lines(document, what)))
 
 
 def _told(document: Document, as_json: bool) -> None:

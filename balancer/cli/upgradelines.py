@@ -80,10 +80,27 @@ def plan_lines(planned: Document, *, whole: bool) -> Iterator[str]:
     if planned["kept"]:
         yield f"Drained before, and they stay so: {', '.join(planned['kept'])}."
     if whole:
-        rows = [[str(step["number"] + 1), step["do"], step["node"], step["text"]] for step in planned["steps"]]
-        yield from table(["STEP", "DO", "NODE", "COMMAND"], rows, right=["STEP"])
+        yield from _table(planned["steps"])
     for warning in planned["warnings"]:
         yield f"note: {warning}"
+
+
+def left_lines(document: Document, what: str) -> list[str]:
+    """Return the steps that are left of an upgrade which would `what`, and what they leave."""
+    over = {"done", "failed"} if document["phase"] == "aborting" else {"done"}
+    steps = [step for step in document["steps"][document["abort_from"] :] if step["state"] not in over]
+    head = f"upgrade {document['id']} would {what}: {len(steps)} step{'' if len(steps) == 1 else 's'}"
+    notes = [
+        f"note: the migration is {step['state']}; it is not run again by itself: --migration done, or --migration again"
+        for step in steps
+        if step["do"] == "migrate" and step["state"] in {"failed", "unknown"}
+    ]
+    return [head, *(_table(steps) if steps else ()), *notes, *_left(document)]
+
+
+def _table(steps: list[Document]) -> list[str]:
+    rows = [[str(step["number"] + 1), step["do"], step["node"], step["text"]] for step in steps]
+    return table(["STEP", "DO", "NODE", "COMMAND"], rows, right=["STEP"])
 
 
 def lines(document: Document) -> list[str]:

@@ -115,11 +115,11 @@ class Session:
         Hands.of(prepared.run_id).keep(self._orders, self._terms)
         return self._ticketed(self._api.post("/v1/upgrade", prepared.document()))
 
-    def taken_up(self, plan: "Plan | None", *, force: bool) -> Document:
-        """Go on with the open one, by what was kept here, or by the same plan given again. Raises CommandError."""
+    def found_open(self, plan: "Plan | None") -> None:
+        """Find the open one, and what it executes: kept here, or the same plan given again. Raises CommandError."""
         document = self._client.get("/v1/upgrade")
         if not document["open"]:
-            raise CommandError("there is no upgrade to go on with", hint="arv-balance upgrade status", code=Exit.NO)
+            raise CommandError("no upgrade is open", hint="arv-balance upgrade status", code=Exit.NO)
         kept = Hands.of(document["id"]).kept()
         if plan is not None:
             found = compiled(plan, self._targets())
@@ -138,20 +138,25 @@ class Session:
                 hint=f"the same with the plan: {document['plan']}",
                 code=Exit.USAGE,
             )
-        return self._ticketed(self._attached(force=force))
 
-    def _attached(self, *, force: bool) -> Document:
-        """Take it over. A command that was killed is known to be gone after a few seconds, so those are waited for."""
+    def taken_up(self, *, force: bool, dry_run: bool = False) -> Document:
+        """Take over what was found. A command that was killed is known to be gone after a few seconds: those are
+        waited for. `dry_run` only finds out whether it could be taken over.
+        """
         deadline = time.monotonic() + GONE_S
         while True:
             try:
-                return self._client.post("/v1/upgrade/attach", {"force": force})
+                return self._ticketed(self._client.post("/v1/upgrade/attach", {"force": force, "dry_run": dry_run}))
             except ProblemError as exc:
                 if exc.document.get("status") != 409 or time.monotonic() > deadline:
                     exc.hint = "wait for it, or take it over: the same with --force"
                     raise
             self._teller.waits("another command drives this upgrade; waiting whether it is gone")
             time.sleep(POLL_S)
+
+    def way_back(self) -> Document:
+        """Return the upgrade as it would be once it is turned around."""
+        return self._client.post("/v1/upgrade/abort", {"dry_run": True})
 
     def turned_around(self, document: Document) -> Document:
         """Abort it."""

@@ -72,8 +72,8 @@ class DesignationKeeper:
             except TimeoutError:
                 continue
 
-    async def appoint(self, name: str, node: str, who: str, reason: str) -> Remembered:
-        """Give the designation to a node because a person says so.
+    async def appoint(self, name: str, node: str, who: str, reason: str, *, dry_run: bool = False) -> None:
+        """Give the designation to a node because a person says so; `dry_run` only finds out whether that can be.
 
         Raises UnknownNameError, RefusedError or StateError.
         """
@@ -92,6 +92,8 @@ class DesignationKeeper:
             known = self._known[name]
             if store is None:
                 raise StateError(known.fault)
+            if dry_run:
+                return
             decision = rules.appoint(_holder(known.held), node, who)
             is_done = decision.kind is rules.Kind.KEEP or await self._move(
                 name, store, decision, f"{decision.reason}: {reason}" if reason else decision.reason, who
@@ -99,7 +101,6 @@ class DesignationKeeper:
         await self._publish(config)
         if not is_done or known.held is None:
             raise StateError(f"the designation {name} was changed by somebody else at the same time; look at it again")
-        return known.held
 
     def documents(self) -> list[dict[str, Any]]:
         """Return the designations for the status."""

@@ -79,17 +79,19 @@ class Pauses:
         self._event("pause-complete", "nothing is in flight", request.who, request.reason)
         return self.document()
 
-    async def resume(self, who: str, reason: str, per_s: float | None) -> dict[str, Any]:
-        """Let what waits go on, at `per_s` requests a second (None: as configured).
+    async def resume(self, who: str, reason: str, per_s: float | None, *, dry_run: bool = False) -> dict[str, Any]:
+        """Let what waits go on, at `per_s` requests a second (None: as configured); `dry_run` only says what would.
 
         Nodes are checked first: what is known of them is of before whatever the pause was for.
         """
         if self._site.intents.get(Kind.PAUSE) is None:
             return {**self.document(), "changed": False}
+        rate = per_s or float(self._site.config.park.release)
+        if dry_run:
+            return self._released(self._board.total(sb.W_PARKED), rate)
         await self._look()
         parked = self._board.total(sb.W_PARKED)
         now = self._site.parts.clock.now()
-        rate = per_s or float(self._site.config.park.release)
         until = now + timedelta(seconds=max(1, math.ceil(2 * parked / rate)))
         release = Intent(Kind.RATE, who, now, reason=reason, until=until, settings={"per_s": rate})
         await self._site.change(
@@ -97,6 +99,9 @@ class Pauses:
         )
         self._board.poke()
         self._event("resumed", f"traffic goes on, {parked} requests waited; {rate:g} a second", who, reason)
+        return self._released(parked, rate)
+
+    def _released(self, parked: int, rate: float) -> dict[str, Any]:
         return {**self.document(), "changed": True, "released": parked, "rate_per_s": rate}
 
     async def _empty(self, intent: Intent, wait_s: float, request: PauseRequest) -> None:

@@ -66,6 +66,13 @@ class Shell:
         return Ran(process.returncode, out.decode(), err.decode())
 
 
+async def until_designated(run: Shell) -> None:
+    async def is_decided() -> bool:
+        return all(item["node"] for item in (await run.control.get("/v1/designations"))["designations"])
+
+    await until(is_decided)
+
+
 @asynccontextmanager
 async def shell(*names: str, **config: Any) -> AsyncIterator[tuple[Shell, list[FakeNode]]]:
     async with nodes(*names) as fakes, rig(fakes, **config) as control:
@@ -190,7 +197,8 @@ async def test_guards_and_questions_end_with_6_and_the_flag_to_add() -> None:
 
 
 async def test_dry_runs_change_nothing() -> None:
-    async with shell("api1", "api2") as (run, _):
+    async with shell("api1", "api2", designated={"dns": {}}) as (run, _):
+        await until_designated(run)
         before = (await run.control.get("/v1/status"))["generation"]
         for command in (
             ["nodes", "drain", "api1"],
@@ -199,11 +207,29 @@ async def test_dry_runs_change_nothing() -> None:
             ["nodes", "add", "http://127.0.0.1:9"],
             ["reload"],
             ["pause"],
+            ["designate", "dns", "api2"],
         ):
             ran = await run(*command, "--dry-run")
             assert (ran.code, "would" in ran.out + ran.err) == (0, True), (command, ran)
         after = await run.control.get("/v1/status")
         assert (after["generation"], after["intents"]) == (before, [])
+        assert (await run("designate", "dns", "other", "--dry-run")).code == 1  # refused as without --dry-run
+
+
+async def test_a_dry_run_of_resume_says_what_would_go_on_and_leaves_the_pause() -> None:
+    async with shell("api1") as (run, _):
+        assert (await run("resume", "--dry-run")).out == "traffic was not paused\n"
+        await run("pause", "--yes")
+        ran = await run("resume", "--dry-run", "--rate", "7")
+        assert (ran.code, ran.out) == (0, "traffic would go on; 0 requests wait, 7 a second would go on\n")
+        assert (await run.control.get("/v1/pause"))["paused"]
+
+
+async def test_an_abort_without_an_upgrade_says_so_before_it_asks() -> None:
+    async with shell("api1") as (run, _):
+        for arguments in (["abort"], ["abort", "--dry-run"], ["resume"], ["resume", "--dry-run"]):
+            ran = await run("upgrade", *arguments)
+            assert (ran.code, ran.out, "no upgrade is open" in ran.err) == (1, "", True), (arguments, ran)
 
 
 async def test_nodes_come_and_go() -> None:

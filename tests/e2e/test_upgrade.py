@@ -116,6 +116,11 @@ def test_a_failed_step_stops_the_upgrade_and_resume_goes_on(site: UpgradeSite) -
     assert "is not over" in refused
     assert re.search(r"upgrade \S+: \d+ of \d+ steps, start api2  \(no command drives it", site.cli("status"))
     assert {"arv_balance_upgrade_open 1.0", "arv_balance_upgrade_driven 0.0"} <= set(site.metrics().splitlines())
+    before, done = site.document(), site.actions()
+    on, back = site.upgrade("resume", "--dry-run"), site.upgrade("abort", "--dry-run")
+    assert re.search(r"would go on: \d+ steps\nSTEP .*\n +\d+ +start +api2 ", on), on
+    assert re.search(r"would be aborted: 0 steps\n  left: the migration is done", back), back
+    assert (site.document(), site.actions()) == (before, done)
     site.upgrade("resume")
     site.assert_upgraded()
     assert "arv_balance_upgrade_open 0.0" in site.metrics().splitlines()
@@ -125,6 +130,7 @@ def test_an_abort_before_anything_was_upgraded_restores_everything(site: Upgrade
     (site.folder / "fail").write_text("stop api3")
     with site.load("--kinds", "fast", "post") as load:
         assert "requests wait until" in site.upgrade("run", str(site.plan("stop-all")), "--yes", code=1)
+        assert re.search(r"would be aborted: \d+ steps\n(.*\n)+ +\d+ +resume", site.upgrade("abort", "--dry-run"))
         site.upgrade("abort", "--yes")
         result = load.stop()
     result.assert_clean()

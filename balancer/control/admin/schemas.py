@@ -275,5 +275,5 @@ ADD_BODY = body(
 )
 RELOAD_BODY = body(dry_run=FLAG)
 PAUSE_BODY = body(reason=TEXT, wait=SPAN, cut=FLAG, dry_run=FLAG, **{"for": SPAN})
-RESUME_BODY = body(reason=TEXT, rate=NUMBER)
-APPOINT_BODY = body(node=TEXT, reason=TEXT)
+RESUME_BODY = body(reason=TEXT, rate=NUMBER, dry_run=FLAG)
+APPOINT_BODY = body(node=TEXT, reason=TEXT, dry_run=FLAG)

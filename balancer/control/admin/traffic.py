@@ -42,7 +42,8 @@ class TrafficRoutes:
         rate = call.body.get("rate")
         if rate is not None and not (isinstance(rate, int | float) and 0 < rate <= MAX_RATE):
             raise ProblemError(400, "rate has to be a number of requests a second")
-        return await self._services.pauses.resume(call.caller.name, text(call.body, "reason"), rate)
+        who, reason, dry_run = call.caller.name, text(call.body, "reason"), bool(call.body.get("dry_run"))
+        return await self._services.pauses.resume(who, reason, rate, dry_run=dry_run)
 
     async def designations(self, _call: Call) -> Document:
         """Return the designated nodes."""
@@ -53,8 +54,8 @@ class TrafficRoutes:
         node = text(call.body, "node")
         if not node:
             raise ProblemError(400, "node is missing")
-        reason = text(call.body, "reason")
-        await self._services.designations.appoint(call.name("designation"), node, call.caller.name, reason)
+        who, reason, dry_run = call.caller.name, text(call.body, "reason"), bool(call.body.get("dry_run"))
+        await self._services.designations.appoint(call.name("designation"), node, who, reason, dry_run=dry_run)
         return await self.designations(call)
 
     async def explain(self, call: Call) -> Document:

@@ -120,8 +120,9 @@ class UpgradeRoutes:
         return await self._services.upgrades.begin(asked, dry_run=bool(body.get("dry_run")))
 
     async def attach(self, call: Call) -> Document:
-        """Drive the open one on."""
-        return await self._services.upgrades.attach(call.caller.name, force=bool(call.body.get("force")))
+        """Drive the open one on, or with `dry_run` say whether that can be."""
+        force, dry_run = bool(call.body.get("force")), bool(call.body.get("dry_run"))
+        return await self._services.upgrades.attach(call.caller.name, force=force, dry_run=dry_run)
 
     async def beat(self, call: Call) -> Document:
         """Say that a command still drives it, or does so no more."""
@@ -151,7 +152,9 @@ class UpgradeRoutes:
         )
 
     async def abort(self, call: Call) -> Document:
-        """Turn it around."""
+        """Turn it around, or with `dry_run` say what would be done then."""
+        if call.body.get("dry_run"):
+            return self._services.upgrades.way_back(call.caller.name)
         return await self._services.upgrades.abort(text(call.body, "ticket"), call.caller.name)
 
     async def end(self, call: Call) -> Document:
@@ -173,9 +176,9 @@ def upgrade_endpoints(services: Services) -> list[Endpoint]:
             "GET", path + "/nodes/{node}", Role.OPERATOR, routes.look, "Ask a node now", LOOK, refusals=(404, 409)
         ),
         change("", routes.begin, "Begin an upgrade", _BEGIN_BODY),
-        change("/attach", routes.attach, "Drive the open upgrade on", schemas.body(force=FLAG)),
+        change("/attach", routes.attach, "Drive the open upgrade on", schemas.body(force=FLAG, dry_run=FLAG)),
         change("/steps/{number}", routes.word, "Say how far a step is", _WORD_BODY),
-        change("/abort", routes.abort, "Turn the upgrade around", _TICKET_BODY),
+        change("/abort", routes.abort, "Turn the upgrade around", schemas.body(ticket=TEXT, dry_run=FLAG)),
         change("/end", routes.end, "Close the upgrade after its last step", _TICKET_BODY),
         Endpoint(
             "POST",

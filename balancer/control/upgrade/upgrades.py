@@ -200,13 +200,16 @@ class Upgrades:
         self._event("upgrade-begun", f"upgrade {asked.run_id}: {asked.mode}, {len(asked.nodes)} nodes", asked.who)
         return {**self.document(), "ticket": ticket, "warnings": self._warnings(asked)}
 
-    async def attach(self, who: str, *, force: bool) -> Document:
-        """Let a command drive the upgrade on. Raises RefusedError while another one does."""
+    async def attach(self, who: str, *, force: bool, dry_run: bool = False) -> Document:
+        """Let a command drive the upgrade on. Raises RefusedError while another one does.
+
+        `dry_run`: only that is found out.
+        """
         async with self._lock:
             run = self._open()
             if self._driver and self._is_driven() and not force:
                 raise RefusedError(f"upgrade {run.id} is being driven by a command of {self._driver.who}")
-            return {**self.document(), "ticket": self._take_over(who)}
+            return {**self.document(), "ticket": "" if dry_run else self._take_over(who)}
 
     def heard_of(self, ticket: str) -> None:
         """Note that a command still drives. Raises RefusedError when another one has taken over."""
@@ -240,9 +243,16 @@ class Upgrades:
             self.heard_of(ticket)
             if run.phase is Phase.ABORTING:
                 return self.document()
-            await self._add(machine.abort_record(run, who=who, at=self._now()))
+            await self._add(self._abort_record(run, who))
         self._event("upgrade-aborting", f"upgrade {run.id} is being aborted", who, level="warning")
         return self.document()
+
+    def way_back(self, who: str) -> Document:
+        """Return the upgrade as it would be once `abort` has turned it around; nothing is changed."""
+        run = self._open()
+        if run.phase is Phase.ABORTING:
+            return self.document()
+        return {**self.document(), **self._history.after(self._abort_record(run, who)).document()}
 
     async def end(self, ticket: str, who: str) -> Document:
         """Close the upgrade after its last step."""
@@ -270,6 +280,9 @@ class Upgrades:
         await asyncio.to_thread(self._journal.append, record)
         self._history = after
         self._judge_versions()
+
+    def _abort_record(self, run: Run, who: str) -> Document:
+        return machine.abort_record(run, who=who, at=self._now())
 
     def _judge_versions(self) -> None:
         """Versions mix on purpose while a rolling upgrade goes on."""
