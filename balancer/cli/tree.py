@@ -7,6 +7,7 @@ from pathlib import Path
 import typer
 
 from balancer import __version__
+from balancer.cli.usage import Commands
 
 EPILOG = """Exit codes: 0 done; 1 the answer is no or bad; 2 usage; 3 invalid configuration; 4 the admin API does not
 answer; 5 not in time; 6 refused by a safety guard (--force); 130 interrupted."""
@@ -35,6 +36,7 @@ def tree() -> typer.Typer:
     """Return the tree. Each module with a `register` adds its commands."""
     app = typer.Typer(
         name="arv-balance",
+        cls=Commands,
         help="Balance requests over identical API servers; drain, park, upgrade, explain.",
         epilog=EPILOG,
         no_args_is_help=True,

@@ -140,8 +140,9 @@ class Session:
             )
 
     def taken_up(self, *, force: bool, dry_run: bool = False) -> Document:
-        """Take over what was found. A command that was killed is known to be gone after a few seconds: those are
-        waited for. `dry_run` only finds out whether it could be taken over.
+        """Take over what was found; `dry_run` only finds out whether it could be.
+
+        A command that was killed is known to be gone after a few seconds, so those are waited for.
         """
         deadline = time.monotonic() + GONE_S
         while True:

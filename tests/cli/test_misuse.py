@@ -3,6 +3,10 @@
 import asyncio
 from pathlib import Path
 
+import pytest
+from typer.testing import CliRunner
+
+from balancer.cli import build
 from tests.cli.test_commands import shell
 
 
@@ -59,6 +63,24 @@ async def test_a_span_that_is_none_is_refused_before_anything_is_done() -> None:
         document = await run.control.get("/v1/status")
         assert document["intents"] == []
         assert sorted((await run.control.states()).items()) == [("api1", "healthy"), ("api2", "healthy")]
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        ("render haprox", "'haprox' is not one of haproxy, nginx, envoy, traefik, caddy; did you mean 'haproxy'?"),
+        ("check --format xml", "'xml' is not one of text, json, github"),
+        ("nodes weight api1 heavy", "'heavy' is not a whole number"),
+        ("nodes weight api1 2000", "2000 is too large: at most 1000"),
+        ("resume --rate fast", "'fast' is not a number"),
+        ("resume --rate 0", "0 is too small: at least 0.1"),
+        ("events --limit -1", "-1 is too small: at least 0"),
+    ],
+)
+def test_a_value_that_is_none_of_its_kind_is_told_in_our_words(arguments: str, words: str) -> None:
+    done = CliRunner(env={"COLUMNS": "200", "TERMINAL_WIDTH": "200"}).invoke(build(), arguments.split())
+    assert (done.exit_code, done.stdout) == (2, "")
+    assert f": {words} " in done.stderr
 
 
 async def test_what_the_admin_api_cannot_take_is_a_matter_of_usage() -> None:
