@@ -24,7 +24,7 @@ class Format(StrEnum):
 
 
 _EPILOG = """Examples: arv-balance check · arv-balance check new.yml --format github ·
-arv-balance check --no-files site.yml.
+arv-balance check --no-files site.yml · arv-balance check - <site.yml.
 
 Exit codes: 0 valid, 3 not valid (or a warning with --strict)."""
 
@@ -36,9 +36,7 @@ def register(app: typer.Typer) -> None:
 
 
 def check(
-    file: Annotated[
-        Path | None, typer.Argument(metavar="FILE", help="Configuration file; default as for serve.")
-    ] = None,
+    file: lookup.FileArgument = None,
     config: lookup.ConfigOption = None,
     output: Annotated[Format, typer.Option("--format", help="How faults are printed.")] = Format.TEXT,
     strict: Annotated[bool, typer.Option("--strict", help="Warnings count as errors.")] = False,
@@ -49,9 +47,7 @@ def check(
     quiet: Annotated[bool, typer.Option("--quiet", "-q", help="Print nothing when it is valid.")] = False,
 ) -> None:
     """Check a configuration file and report all its mistakes at once."""
-    from balancer.config.file import load
-
-    loaded = load(file or lookup.find(config), look_at_files=not no_files)
+    loaded = lookup.load(file or lookup.find(config), look_at_files=not no_files)
     loaded = loaded.also([*dns_faults(loaded), *(forgotten(loaded) if not no_files else ())])
     failed = not loaded.is_valid or (strict and bool(loaded.faults))
     if failed or not quiet:

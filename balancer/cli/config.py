@@ -51,7 +51,7 @@ def show(
 
 
 def diff(
-    file: Annotated[Path, typer.Argument(metavar="FILE", help="The configuration that is there.")],
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="The configuration that is there; - is standard input.")],
     file2: Annotated[
         Path | None, typer.Argument(metavar="FILE2", help="The new one. Without it: from the default place to FILE.")
     ] = None,
@@ -150,9 +150,8 @@ def _cluster(file: Path, service: str, cluster: str | None) -> "Cluster":
 
 def _valid(path: Path) -> "Loaded":
     from balancer.config.errors import as_text
-    from balancer.config.file import load
 
-    loaded = load(path, look_at_files=False)
+    loaded = lookup.load(path, look_at_files=False)
     if not loaded.is_valid:
         typer.echo(as_text(loaded.errors, loaded), err=True)
         raise typer.Exit(Exit.CONFIG)

@@ -2,11 +2,14 @@
 
 import sys
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from balancer.cli.exits import CommandError, Exit
+
+if TYPE_CHECKING:
+    from balancer.config.file import Loaded
 
 VARIABLE = "ARV_BALANCE_CONFIG"
 PLACES = (Path("arv-balance.yml"), Path("/etc/arv-balance/config.yml"))
@@ -21,7 +24,17 @@ ConfigOption = Annotated[
         help="Configuration file. (default: ./arv-balance.yml, /etc/arv-balance/config.yml)",
     ),
 ]
-FileArgument = Annotated[Path | None, typer.Argument(metavar="FILE", help="Configuration file; default as for serve.")]
+FileArgument = Annotated[
+    Path | None,
+    typer.Argument(metavar="FILE", help="Configuration file, - is standard input; default as for serve."),
+]
+
+
+def load(path: Path, *, look_at_files: bool) -> "Loaded":
+    """Read a configuration to look at it; `-` is standard input."""
+    from balancer.config import file
+
+    return file.load(path, look_at_files=look_at_files, stdin=sys.stdin.buffer)
 
 
 def find(config: Path | None, *, verbose: bool = False) -> Path:

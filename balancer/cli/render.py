@@ -90,14 +90,13 @@ def render(
     option: SetOption = None,
 ) -> None:
     """Print this configuration for another engine, with a report of what differs there."""
-    from balancer.config.file import load
     from balancer.render.description import describe
     from balancer.render.engine import ENGINES
     from balancer.render.engine import render as rendered
     from balancer.render.report import report_of
 
     path = lookup.find(config)
-    loaded = load(path, look_at_files=False)
+    loaded = lookup.load(path, look_at_files=False)
     if not loaded.is_valid:
         from balancer.config.errors import as_text
 
@@ -105,7 +104,8 @@ def render(
         raise typer.Exit(Exit.CONFIG)
     chosen = ENGINES[engine.value]
     overlay = _overlay(loaded.config) if with_intents else None
-    about = describe(loaded.config, path.name, overlay) if overlay else describe(loaded.config, path.name)
+    source = Path(loaded.path).name
+    about = describe(loaded.config, source, overlay) if overlay else describe(loaded.config, source)
     options = _options(option, target_version, out)
     fidelity = report_of(chosen.name, loaded.config, _note(engine, target_version))
     text = rendered(chosen, about, options, fidelity.comments())

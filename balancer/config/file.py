@@ -5,6 +5,7 @@ from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, replace
 from datetime import UTC, datetime
 from pathlib import Path
+from typing import BinaryIO
 
 from balancer.config import arvados, masking, presets
 from balancer.config.errors import Fault, Severity, as_text, misspelt, ordered, placed, without_echoes
@@ -56,17 +57,25 @@ class Loaded:
 
 
 def load(
-    path: str | Path, *, env: Mapping[str, str] | None = None, look_at_files: bool = True, now: datetime | None = None
+    path: str | Path,
+    *,
+    env: Mapping[str, str] | None = None,
+    look_at_files: bool = True,
+    now: datetime | None = None,
+    stdin: BinaryIO | None = None,
 ) -> Loaded:
     """Read and check a configuration file; never raises for what it holds.
 
     `look_at_files` False skips the certificates and secrets that it names, for a check on another machine.
+    `stdin`: what the path `-` stands for; without it that is a file of this name.
     Reads files: call it from a thread in asyncio code.
     """
     env = os.environ if env is None else env
-    name = str(path)
+    is_piped = stdin is not None and str(path) == "-"
+    name = "<stdin>" if is_piped else str(path)
     try:
-        text = Path(path).read_bytes().decode("utf-8-sig")
+        data = stdin.read() if stdin is not None and is_piped else Path(path).read_bytes()
+        text = data.decode("utf-8-sig")
     except OSError as exc:
         return _unread(name, f"cannot read the file: {exc.strerror}")
     except UnicodeDecodeError as exc:

@@ -20,8 +20,8 @@ from tests.config.support import SMALL, written
 from tests.config.test_errors import FIVE
 
 
-def run(*arguments: str | Path, env: dict[str, str] | None = None) -> Result:
-    return CliRunner().invoke(build(), [str(argument) for argument in arguments], env=env)
+def run(*arguments: str | Path, env: dict[str, str] | None = None, stdin: str = "") -> Result:
+    return CliRunner().invoke(build(), [str(argument) for argument in arguments], env=env, input=stdin)
 
 
 @pytest.fixture
@@ -63,6 +63,16 @@ def test_faults_are_printed_for_programs(here: Path) -> None:
     )
     assert run("check", written(here, "b.yml", SMALL), "--format", "github").stdout == ""
     assert json.loads(run("check", here / "b.yml", "--format", "json").stdout)["valid"] is True
+
+
+def test_a_dash_is_standard_input_and_faults_have_their_place_there(here: Path) -> None:
+    assert run("check", "-", stdin=SMALL).stdout == "<stdin>: valid: 1 listener, 2 nodes\n"
+    done = run("check", "-", stdin=FIVE)
+    assert (done.exit_code, done.stderr) == (3, "<stdin>: not valid: 5 errors\n")
+    assert "<stdin>:8:5: error: nodes.api2.wieght: unknown key 'wieght'" in done.stdout
+    assert json.loads(run("check", "-", "--format", "json", stdin=FIVE).stdout)["file"] == "<stdin>"
+    assert run("config", "diff", written(here, "a.yml", SMALL), "-", stdin=SMALL).exit_code == 0
+    assert "server api1" in run("render-haproxy", "-c", "-", stdin=SMALL).stdout
 
 
 def test_strict_takes_warnings_for_errors(here: Path) -> None:
