@@ -12,6 +12,7 @@ from urllib.parse import quote, urlsplit
 
 import yaml
 
+from apiserver import keys
 from apiserver.errors import SettingsError
 from apiserver.names import BASE36
 from apiserver.times import parse_duration
@@ -265,12 +266,11 @@ def _arvados(document: dict[str, Any], environ: Mapping[str, str], faults: list[
 
 def _own(document: dict[str, Any], environ: Mapping[str, str], faults: list[str]) -> Settings:
     defaults = Settings(cluster="", database_url="")
-    known = [item.name for item in fields(Settings)]
+    known = sorted(item.name for item in fields(Settings))
+    faults += keys.unknown((str(key) for key in document if key not in known), known)
     values: dict[str, Any] = {"cluster": "", "database_url": ""}
     for key, value in document.items():
-        if key not in known:
-            faults.append(f"{key}: is unknown; known are {', '.join(sorted(known))}")
-        elif value is not None:
+        if key in known and value is not None:
             values[key] = _own_value(key, value, getattr(defaults, key), faults)
     values["database_url"] = environ.get("DATABASE_URL") or values["database_url"]
     return Settings(**values)
@@ -330,8 +330,8 @@ def _known(kind: type[Any], value: Any, title: str, faults: list[str]) -> Mappin
         faults.append(f"{title}: must be a mapping")
         return {}
     names = [item.name for item in fields(kind)]
-    unknown = [key for key in value if not any(_same(str(key), name) for name in names)]
-    faults.extend(f"{title}.{key}: is unknown; known are {', '.join(names)}" for key in unknown)
+    unknown = [str(key) for key in value if not any(_same(str(key), name) for name in names)]
+    faults += keys.unknown(unknown, names, title)
     return value
 
 

@@ -166,7 +166,8 @@ def _settings(config: Path | None) -> "Settings":
     try:
         return load(config)
     except SettingsError as exc:
-        raise CommandError("the configuration cannot be used", why=str(exc), code=Exit.CONFIG) from exc
+        why = str(exc).replace("\n", "\n  ")
+        raise CommandError("the configuration cannot be used", why=why, code=Exit.CONFIG) from exc
 
 
 def _trusting(settings: "Settings", networks: list[str]) -> "Settings":

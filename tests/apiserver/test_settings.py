@@ -98,6 +98,17 @@ def test_all_faults_come_at_once_each_with_its_key(tmp_path: Path) -> None:
     assert all(str(tmp_path) in line for line in lines)
 
 
+def test_of_an_unknown_key_the_nearest_is_told_and_known_ones_are_listed_once(tmp_path: Path) -> None:
+    with pytest.raises(SettingsError) as caught:
+        _load(tmp_path, "clustr: aaaaa\nqux: 1\nxyz: 2\nnodes: {asign_node_hostname: x}\nsystem_root_token: t\n")
+    lines = [line.removeprefix(f"{tmp_path}/").partition(": ")[2] for line in str(caught.value).splitlines()]
+    assert lines[0] == "clustr: unknown key; did you mean 'cluster'?"
+    assert lines[1].startswith("qux: unknown key; known keys: api, audit_logs, cluster,")
+    assert lines[2:4] == [
+        "xyz: unknown key", "nodes.asign_node_hostname: unknown key; did you mean 'assign_node_hostname'?",
+    ]  # fmt: skip
+
+
 @pytest.mark.parametrize("text", ["", "[1]", "a: [", "Clusters: {}", "Clusters: {aaaaa: {}, bbbbb: {}}"])
 def test_what_is_no_configuration_is_refused(tmp_path: Path, text: str) -> None:
     with pytest.raises(SettingsError):
