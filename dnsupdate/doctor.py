@@ -2,7 +2,7 @@
 
 import secrets
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 
 from dnsupdate.diagnosis import Diagnosis, Kind
 from dnsupdate.exchange import Channel, Peer, Reply
@@ -14,6 +14,10 @@ from dnsupdate.update import Add, Delete, NoName, Update, fence_name
 _NEGATIVE_TTL_S = 30
 _SKEW_S = 10
 _TEST_TYPES = (("A", "192.0.2.1"), ("AAAA", "2001:db8::1"), ("TXT", '"arv-balance test"'))
+_OPEN = (
+    "updates are taken without a key, from this address at least: who can send from it can change any name",
+    "PowerDNS: set TSIG-ALLOW-DNSUPDATE of the zone; BIND and Knot: give the right to the key, not to addresses",
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +71,24 @@ class Doctor:
             if reply.diagnosis.is_applied:
                 found += await self._zone(channel, transfer_peer, zone)
                 found += await self._written(channel, zone) if write and not zone.endswith(".arpa.") else []
+        return [*found, *await self._unsigned(channel.peer)]
+
+    async def _unsigned(self, peer: Peer) -> list[Finding]:
+        """Try without a key to delete a name that nobody has, if nobody has it: judged by the code, without effect.
+
+        There is something to delete in it, because rights may be those of single records; and the prerequisite holds,
+        because RFC 2136 looks at rights after the prerequisites.
+        """
+        names = {zone: f"{_unused()}.{zone}" for zone in self._zones}
+        tries = [Update(zone, (NoName(name),), (Delete(name, "TXT"),)) for zone, name in names.items()]
+        async with Channel(replace(peer, key=None), self._wall) as channel:
+            replies = await channel.update(*tries)
+        found = []
+        for zone, reply in zip(self._zones, replies, strict=True):
+            if reply.diagnosis.seen.rcode == "NOERROR":
+                found.append(Finding(zone, "warning", *_OPEN, mends=True))
+            elif reply.diagnosis.seen.failure is None:
+                found.append(Finding(zone, "ok", "updates without a key are refused"))
         return found
 
     def _skew(self, peer: Peer, reply: Reply | None) -> list[Finding]:
@@ -131,7 +153,7 @@ class Doctor:
 
     async def _written(self, channel: Channel, zone: str) -> list[Finding]:
         """Make a name that nobody has, and remove it."""
-        name = f"arv-balance-test-{secrets.token_hex(4)}.{zone}"
+        name = f"{_unused()}.{zone}"
         found = []
         for rdtype, data in _TEST_TYPES:
             made = Update(zone, (NoName(name),), (Add(name, rdtype, 0, (data,)),))
@@ -143,6 +165,11 @@ class Doctor:
                 diagnosis = gone.diagnosis if reply.diagnosis.is_applied else reply.diagnosis
                 found.append(_bad(f"{zone} {rdtype}", diagnosis))
         return found
+
+
+def _unused() -> str:
+    """Return a label that nobody has."""
+    return f"arv-balance-test-{secrets.token_hex(4)}"
 
 
 def _bad(subject: str, diagnosis: Diagnosis) -> Finding:

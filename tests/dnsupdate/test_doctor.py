@@ -1,6 +1,7 @@
 """The doctor finds what is wrong with a target's servers, says how to mend it, and changes nothing."""
 
 import asyncio
+import subprocess
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
@@ -15,7 +16,9 @@ from dnsupdate.keys import Key
 from dnsupdate.zone import Zone
 from tests.dnsupdate.servers import CLASSLESS, FORWARD, REVERSE, REVERSE6, ZONES, Target, builtin, wall
 from tests.dnsupdate.site import site_settings, zone_of
-from tests.support.nameservers import KEY
+from tests.support import nameservers
+from tests.support.nameservers import KEY, NameServer
+from tests.support.programs import need
 
 STRANGER = Key("stranger.", "hmac-sha256", b"z" * 32)
 
@@ -53,6 +56,48 @@ async def test_a_server_in_order_has_no_finding_and_is_left_as_it_was(practice: 
     assert bad(found) == []
     assert {one.subject for one in found} >= {FORWARD, REVERSE, CLASSLESS, REVERSE6}
     assert {zone: (zone_of(practice, zone).serial, practice.records(zone)) for zone in ZONES} == before
+
+
+def careless(server: NameServer) -> None:
+    """Let updates in by address alone, as well as by the key."""
+    if server.kind == "bind":
+        by_key, also = "update-policy { grant upd zonesub ANY; };", "allow-update { key upd; 127.0.0.1; };"
+        file = server.folder / "named.conf"
+    elif server.kind == "knot":
+        by_key, also = "acl: [upd]", "acl: [upd, anybody]"
+        file = server.folder / "knot.conf"
+        text = file.read_text()
+        file.write_text(
+            text.replace("acl:\n", "acl:\n  - id: anybody\n    address: 127.0.0.1\n    action: update\n", 1)
+        )
+    else:
+        for zone in ZONES:
+            command = [need("pdnsutil"), f"--config-dir={server.folder}", "set-meta", zone.rstrip(".")]
+            subprocess.run([*command, "TSIG-ALLOW-DNSUPDATE"], check=True, capture_output=True)
+        return
+    text = file.read_text()
+    assert by_key in text
+    file.write_text(text.replace(by_key, also))
+
+
+@pytest.mark.parametrize("kind", ["bind", "knot", pytest.param("powerdns", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("is_open", [True, False])
+async def test_a_server_that_takes_updates_by_address_alone_is_a_warning_and_its_zones_stay(
+    kind: str, is_open: bool, tmp_path: Path
+) -> None:
+    makes = {"bind": nameservers.bind, "knot": nameservers.knot, "powerdns": nameservers.powerdns}
+    server = makes[kind](tmp_path / kind, ZONES)
+    if is_open:
+        careless(server)
+    with nameservers.running(server) as process:
+        target = Target(kind, process.port, process=process)
+        before = {zone: (process.dig(zone, "SOA"), target.records(zone)) for zone in ZONES}
+        found = await examine(target, tmp_path)
+        assert {zone: (process.dig(zone, "SOA"), target.records(zone)) for zone in ZONES} == before
+    told = {one.subject for one in found if one.level == "warning" and one.text.startswith("updates are taken without")}
+    assert told == (set(ZONES) if is_open else set())
+    refused = [one for one in found if one.text == "updates without a key are refused"]
+    assert len(refused) == (0 if is_open else len(ZONES))
 
 
 async def test_a_test_that_writes_removes_what_it_made(practice: Target, tmp_path: Path) -> None:

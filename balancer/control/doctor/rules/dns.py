@@ -9,7 +9,8 @@ topic = Topic("dns", lambda facts: facts.dns is not None)
 @topic.rule(
     "dns",
     Severity.ERROR,
-    looks_at="Every DNS target: server, key, clock, rights, zones, transfers, lagging secondaries. Nothing is written.",
+    looks_at="Every DNS target: server, key, clock, rights, zones, transfers, updates without a key, lagging "
+    "secondaries. Nothing is written.",
     risk="Hosts get no name, keep an old one, or lose it without anybody noticing.",
     fix="arv-balance dns doctor: prints the server's configuration that mends it",
 )
