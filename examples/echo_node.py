@@ -2,7 +2,7 @@
 
     python examples/echo_node.py --name api1 --port 9001
 
-Any path answers with JSON that tells what arrived. Query parameters shape the answer:
+Any path answers with JSON that tells what arrived, and with its request id. Query parameters shape the answer:
 
     delay=SECONDS     wait before answering          size=BYTES      answer that many bytes instead of JSON
     status=CODE       answer with this status        chunked=1       send the body in chunks
@@ -28,6 +28,7 @@ from collections import Counter, deque
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import dataclass, field
+from email.utils import formatdate
 from http import HTTPStatus
 from pathlib import Path
 from urllib.parse import parse_qs, urlsplit
@@ -98,7 +99,8 @@ class Node:
         async with asyncio.timeout(self.idle_s):
             head = await reader.readuntil(b"\r\n\r\n")
         request = parse(head)
-        answer = Answer(writer, self.name, keep=request.keeps_alive, head_only=request.method == "HEAD")
+        request_id, head_only = request.header("x-request-id"), request.method == "HEAD"
+        answer = Answer(writer, self.name, request_id, keep=request.keeps_alive, head_only=head_only)
         if request.path == "/_health/ping":
             await answer.send(*self._health(request))
             return answer.keep
@@ -187,6 +189,7 @@ class Answer:
 
     writer: asyncio.StreamWriter
     node: str
+    request_id: str
     keep: bool
     head_only: bool
 
@@ -216,7 +219,9 @@ class Answer:
             reason = HTTPStatus(status).phrase
         except ValueError:
             reason = "Status"
-        first = f"HTTP/1.1 {status} {reason}\r\nX-Node: {self.node}\r\n"
+        first = f"HTTP/1.1 {status} {reason}\r\nDate: {formatdate(usegmt=True)}\r\nX-Node: {self.node}\r\n"
+        if self.request_id and self.request_id.isprintable():
+            first += f"X-Request-Id: {self.request_id}\r\n"
         return f"{first}{fields}\r\nConnection: {'keep-alive' if self.keep else 'close'}\r\n\r\n".encode()
 
 

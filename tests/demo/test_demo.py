@@ -132,8 +132,9 @@ def test_a_demo_looks_as_in_the_readme_and_leaves_nothing_when_it_is_killed(clie
     until(lambda: not any(folder.exists() for folder in folders), 10, "all folders are removed")
 
 
-def test_the_doctor_finds_nothing_wrong_with_a_demo(begin: Begin) -> None:
-    demo = begin()
+@pytest.mark.parametrize("options", [(), ("--echo",)])
+def test_the_doctor_finds_nothing_wrong_with_a_demo(begin: Begin, options: tuple[str, ...]) -> None:
+    demo = begin(*options)
     demo.until_up()
     exports = re.findall(r'^export (ARV_BALANCE_\w+)="(.*)"$', (demo.folder / "env").read_text(), re.MULTILINE)
     doctor = [sys.executable, "-P", "-m", "balancer", "doctor", "--strict", "--json"]
