@@ -5,10 +5,11 @@ import shlex
 import time
 from collections import Counter
 from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass
 
 from balancer.demo.processes import PYTHON
-from balancer.demo.stage import Stage, serving
+from balancer.demo.stage import INDENT, Document, Stage, serving
 from balancer.errors import BalanceError
 
 SOME = 60  # answers to wait for before something is concluded from them
@@ -114,9 +115,47 @@ SCENES: Mapping[str, Scene] = {
 }
 
 
+def playable(*, echo: bool) -> list[str]:
+    """Return the names of the scenes; example nodes have no database to upgrade."""
+    return [name for name in SCENES if not (echo and name == "upgrade")]
+
+
 def play(name: str, stage: Stage) -> bool:
     """Play a scene; return whether its promise held."""
-    scene = SCENES[name]
+    return played(SCENES[name], stage)
+
+
+def played(scene: Scene, stage: Stage) -> bool:
+    """Play a scene; one that breaks leaves the site as it found it, so that the next one does not fail for that too."""
     stage.say.title(scene.title)
-    scene.play(stage)
+    before = intents(stage.status())
+    try:
+        scene.play(stage)
+    except BaseException:
+        with suppress(BalanceError):  # why the scene broke is what is told
+            restore(stage, before)
+        raise
     return stage.is_good
+
+
+def intents(status: Document) -> set[tuple[str, str]]:
+    """Return kind and node of what operators have changed."""
+    return {(item["kind"], item["node"]) for item in status["intents"]}
+
+
+def restore(stage: Stage, before: set[tuple[str, str]]) -> None:
+    """Start nodes that do not run, and undo drains and pauses that were not there before. Raises BalanceError."""
+    stage.say.line(f"{INDENT}the scene broke; what it had begun is undone")
+    if (stage.status()["upgrade"] or {"open": False})["open"]:
+        with suppress(BalanceError):  # it restores what it can; the rest is done here
+            stage.run("upgrade", "abort", "--yes", quiet=True)
+    for name in stage.ask("about")["nodes"]:
+        stage.ask("start", node=name)
+    left = intents(stage.status()) - before
+    if ("pause", "") in left:
+        stage.run("resume", "--reason", "the scene broke")
+    for name in sorted(node for kind, node in left if kind == "drain"):
+        stage.run("nodes", "undrain", name, "--quiet")
+    resting = {node for kind, node in before if kind in {"drain", "remove"}}
+    known = {node["name"] for node in stage.status()["nodes"]}
+    stage.until(lambda: known - resting <= set(serving(stage.status())), "all nodes serve again")

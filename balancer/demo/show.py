@@ -14,7 +14,7 @@ import httpx
 from apiserver.errors import ApiServerError
 from balancer.demo import actions, compute, layout, names, official, traffic
 from balancer.demo.processes import python, tail
-from balancer.demo.scenes import SCENES
+from balancer.demo.scenes import playable
 from balancer.demo.site import Clock, Site, opened
 from balancer.demo.stage import AccessLog, Printer
 from balancer.demo.stopping import StopSign
@@ -150,7 +150,7 @@ class Show:
             "     arv-balance status -w                    one screen, live",
             "     arv-balance nodes drain api2             takes a node out; nothing fails",
             "     arv-balance explain GET /arvados/v1/users",
-            f"     arv-balance demo {'|'.join(SCENES)}",
+            f"     arv-balance demo {'|'.join(playable(echo=where.echo))}",
             f"     curl -i {where.url}/arvados/v1/config",
             "   Ctrl-C here stops and removes all.",
             "",
@@ -172,9 +172,9 @@ class Show:
 
     async def _script(self, site: Site, stop: asyncio.Event) -> None:
         """Play all scenes, one after the other, each as the command that people type."""
-        for name in SCENES:
-            if stop.is_set() or (site.layout.echo and name == "upgrade"):
-                continue
+        for name in playable(echo=site.layout.echo):
+            if stop.is_set():
+                break
             words = ["--folder", str(site.layout.folder), *self._options.scene_words]
             if await self._typed(["demo", name], words, site, stop) != 0:
                 self._broken.append(name)

@@ -34,7 +34,12 @@ class Site:
     releases: list[release.Release] = field(default_factory=list)
 
     async def start_node(self, name: str) -> None:
-        """Start a node with what is installed for it; return when it takes requests. Raises BalanceError."""
+        """Start a node with what is installed for it, if it does not run; return when it takes requests.
+
+        Raises BalanceError.
+        """
+        if name in self.running and self.running[name].returncode is None:
+            return
         node = self.layout.nodes[name]
         process = await self.processes.start(name, self._command(node), self._path(node))
         self.running[name] = process

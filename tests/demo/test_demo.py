@@ -16,7 +16,9 @@ import pytest
 
 from balancer.demo.actions import Action, Document, served
 from balancer.demo.layout import NODE_PORT, Ports
-from balancer.demo.stage import AccessLog, Printer, Stage
+from balancer.demo.scenes import Scene, intents, played
+from balancer.demo.stage import AccessLog, Printer, Stage, serving
+from balancer.errors import BalanceError
 from tests.support.officialclient import ROOT, client_python
 from tests.support.waiting import until
 
@@ -141,6 +143,25 @@ def test_the_doctor_finds_nothing_wrong_with_a_demo(begin: Begin, options: tuple
     ran = subprocess.run(doctor, capture_output=True, text=True, env={**os.environ, **dict(exports)}, check=False)
     found = json.loads(ran.stdout)
     assert (found["findings"], ran.returncode) == ([], 0)
+
+
+def test_a_scene_that_breaks_leaves_the_site_as_it_found_it(begin: Begin) -> None:
+    demo = begin("--echo")
+    demo.until_up()
+    stage = Stage(demo.folder, Printer(io.StringIO(), lambda _style, text: text, 80))
+
+    def breaks(stage: Stage) -> None:
+        stage.run("nodes", "drain", "api2", "--quiet")
+        stage.ask("kill", node="api3")
+        stage.until(lambda: not serving(stage.status()), "no node serves")
+        stage.run("pause", "--yes")
+        raise BalanceError("as told")
+
+    stage.run("nodes", "drain", "api1", "--quiet")  # by somebody else: stays
+    with pytest.raises(BalanceError, match="as told"):
+        played(Scene("Break", breaks), stage)
+    assert intents(stage.status()) == {("drain", "api1")}
+    assert serving(stage.status()) == ["api2", "api3"]
 
 
 def test_ctrl_c_ends_and_removes_all(begin: Begin) -> None:
