@@ -16,7 +16,7 @@ from balancer.net.requestbody import AHEAD_BYTES
 from balancer.net.stream import HEAD_BYTES
 from balancer.scoreboard import W_PARKED, W_TLS_FAILED, W_TLS_HANDSHAKES
 from tests.support.client import Client, request
-from tests.support.upstream import Upstream, answer
+from tests.support.upstream import Echo, Upstream, answer
 from tests.support.worker import Worker, running, snapshot_of, wait_until
 
 
@@ -108,6 +108,21 @@ def test_what_came_with_the_head_of_a_parked_request_is_sent_after_the_release(
         wait_until(lambda: worker.board.cell(W_PARKED) == 1)
         worker.board.verdict(0, Health.HEALTHY)
         assert client.read().body == body
+
+
+def test_what_came_with_the_head_of_a_parked_upgrade_goes_through_the_tunnel(ca: trustme.CA, pems: list[bytes]) -> None:
+    early = b"e" * 2 * HEAD_BYTES
+    switching = b"HTTP/1.1 101 Switching Protocols\r\nConnection: upgrade\r\nUpgrade: tunnel\r\n\r\n"
+    with (
+        Upstream(lambda _: [switching, Echo()]) as node,
+        running(tls_snapshot(node.port), pems=pems, healthy=False) as worker,
+        connect(worker, ca, "a.test") as client,
+    ):
+        client.send(request("/", "Connection: upgrade", "Upgrade: tunnel", method="POST") + early)  # one record
+        wait_until(lambda: worker.board.cell(W_PARKED) == 1)
+        worker.board.verdict(0, Health.HEALTHY)
+        assert client.read().status == 101
+        assert client.read_raw(len(early)) == early
 
 
 def test_old_versions_are_refused(ca: trustme.CA, pems: list[bytes], node: Upstream) -> None:
