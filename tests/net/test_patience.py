@@ -38,6 +38,8 @@ def drawn(draw: random.Random) -> tuple[bytes, bytes]:
     body = draw.randbytes(draw.choice(SIZES))
     method = draw.choice(("POST", "PUT", "PATCH")) if body else draw.choice(("GET", "DELETE", "POST"))
     lines = [f"X-Pad: {'p' * draw.choice((0, 0, 900, 5000))}"]
+    if body and draw.random() < 0.2:
+        lines.append("Expect: 100-continue")  # and does not wait for it, as it may
     if not body or draw.random() < 0.6:
         return request("/", *lines, f"Content-Length: {len(body)}", method=method) + body, body
     cut = draw.randrange(1, len(body)) if len(body) > 1 else 1
