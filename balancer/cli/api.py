@@ -157,7 +157,7 @@ async def _run_job(settings: "Settings", name: str, wait_s: float = 60.0) -> boo
 
 def _settings(config: Path | None) -> "Settings":
     from apiserver.errors import SettingsError
-    from apiserver.settings import load
+    from apiserver.settingsfile import load
 
     if config is None:
         raise CommandError(
@@ -181,7 +181,7 @@ def _trusting(settings: "Settings", networks: list[str]) -> "Settings":
 
 def _dns_section(path: Path) -> "Mapping[str, Any]":
     from apiserver.errors import SettingsError
-    from apiserver.settings import dns_section
+    from apiserver.settingsfile import dns_section
 
     try:
         return dns_section(path)

@@ -58,7 +58,7 @@ async def _target(settings: "Settings", name: str, timeout_s: float) -> "list[Dn
 def jobs(path: Path | None, timeout_s: float) -> "tuple[tuple[Job, ...] | None, str]":
     """Return the periodic jobs of the API nodes' database, or None and why not."""
     from apiserver.errors import ApiServerError, SettingsError
-    from apiserver.settings import load
+    from apiserver.settingsfile import load
     from balancer.cli.api import periodic_jobs
 
     if path is None:

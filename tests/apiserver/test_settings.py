@@ -5,7 +5,8 @@ from pathlib import Path
 import pytest
 
 from apiserver.errors import SettingsError
-from apiserver.settings import Login, TestUser, load
+from apiserver.settings import Login, TestUser
+from apiserver.settingsfile import load
 
 ARVADOS = """
 Clusters:
