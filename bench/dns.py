@@ -29,12 +29,13 @@ import asyncpg
 from apiserver.launcher import LocalServer, find_binaries
 from bench.process import family_cpu_ns
 from dnsupdate.exchange import Channel
+from dnsupdate.loader import load
 from dnsupdate.metrics import NoMetrics
 from dnsupdate.plan import Change, Guard, Policy, RRset
 from dnsupdate.schema import migrate
 from dnsupdate.sender import Sender, SenderConfig
 from dnsupdate.service import Keys, primary, wall_clock
-from dnsupdate.settings import Settings, load
+from dnsupdate.settings import Settings
 from dnsupdate.store import Store
 from dnsupdate.update import Fence, Update, apply_changes, fence_name, nsupdate_script, unfenced
 from tests.support.nameservers import KEY, NameServer, bind, knot, running, write_key

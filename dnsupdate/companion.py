@@ -7,11 +7,12 @@ from functools import partial
 from typing import TYPE_CHECKING, Any, Self
 
 from dnsupdate.errors import StoreError
+from dnsupdate.loader import load
 from dnsupdate.metrics import Metrics, NoMetrics
 from dnsupdate.names import Rules
 from dnsupdate.overview import Overview
 from dnsupdate.service import Designation, Secrets, Service, holder_name, read_files, wall_clock
-from dnsupdate.settings import Settings, load
+from dnsupdate.settings import Settings
 from dnsupdate.store import Store
 
 if TYPE_CHECKING:

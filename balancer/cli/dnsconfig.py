@@ -46,7 +46,7 @@ def checked(section: Any, document: "Document", cluster: object) -> "tuple[Setti
     """Return the settings, or None and what is wrong with them."""
     from balancer.config.errors import Fault
     from dnsupdate.errors import SettingsError
-    from dnsupdate.settings import load
+    from dnsupdate.loader import load
 
     places = document.places_below("dns")
     try:

@@ -71,9 +71,9 @@ class DnsState:
 
 async def _targets(section: Document, cluster: str) -> list[Document]:
     """Return the targets. Raises DnsUpdateError."""
+    from dnsupdate.loader import load
     from dnsupdate.local import database
     from dnsupdate.overview import Overview
-    from dnsupdate.settings import load
     from dnsupdate.store import Store
 
     settings = await asyncio.to_thread(load, section, owner=cluster)

@@ -3,7 +3,8 @@
 from typing import Any
 
 from dnsupdate.host import Host
-from dnsupdate.settings import Settings, load
+from dnsupdate.loader import load
+from dnsupdate.settings import Settings
 
 SECTION: dict[str, Any] = {
     "owner": "xarv1",

@@ -11,13 +11,14 @@ import asyncpg
 
 from dnsupdate.booking import Lease
 from dnsupdate.exchange import Channel
+from dnsupdate.loader import load
 from dnsupdate.metrics import NoMetrics
 from dnsupdate.primary import Primary
 from dnsupdate.records import Renderer
 from dnsupdate.repair import Repair
 from dnsupdate.sender import EventWaker, Sender, SenderConfig
 from dnsupdate.service import Keys, holder_name, peers, primary, wall_clock
-from dnsupdate.settings import Settings, load
+from dnsupdate.settings import Settings
 from dnsupdate.store import Store
 from dnsupdate.update import Add, Delete, Update
 from tests.support.nameservers import KEY

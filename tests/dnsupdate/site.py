@@ -13,10 +13,11 @@ from dnsupdate.authority import Authority
 from dnsupdate.enqueue import enqueue, remove, states
 from dnsupdate.exchange import Channel
 from dnsupdate.host import Host
+from dnsupdate.loader import load
 from dnsupdate.metrics import NoMetrics
 from dnsupdate.sender import Sender, SenderConfig
 from dnsupdate.service import Keys, primary
-from dnsupdate.settings import Settings, load
+from dnsupdate.settings import Settings
 from dnsupdate.store import Store
 from dnsupdate.update import Add, Update
 from dnsupdate.zone import Zone

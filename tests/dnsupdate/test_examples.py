@@ -9,9 +9,10 @@ from prometheus_client import CollectorRegistry, generate_latest
 from balancer.config.loader import parse
 from dnsupdate.diagnosis import TABLE
 from dnsupdate.doctor import snippets
+from dnsupdate.loader import load
 from dnsupdate.metrics import Metrics
 from dnsupdate.service import checked_template
-from dnsupdate.settings import Settings, load
+from dnsupdate.settings import Settings
 from tests.support.nameservers import KEY, key_text
 
 ROOT = Path(__file__).parents[2]

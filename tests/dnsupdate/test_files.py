@@ -16,11 +16,11 @@ from dnsupdate.enqueue import enqueue, remove, states
 from dnsupdate.errors import BadNameError, CommandFailedError, RenderError
 from dnsupdate.files import Files, FilesConfig, FileTemplate
 from dnsupdate.folder import Folder
+from dnsupdate.loader import load
 from dnsupdate.names import Rules
 from dnsupdate.records import Renderer
 from dnsupdate.sender import Sender, SenderConfig
 from dnsupdate.service import Designation, checked_template
-from dnsupdate.settings import load
 from dnsupdate.store import Store
 from tests.dnsupdate.builders import SECTION, host
 from tests.dnsupdate.site import Waker

@@ -9,8 +9,9 @@ from hypothesis import strategies as st
 
 from dnsupdate import rdata, template
 from dnsupdate.errors import RenderError, SettingsError
+from dnsupdate.loader import load
 from dnsupdate.records import Contribution, Renderer
-from dnsupdate.settings import load, prefilled
+from dnsupdate.settings import prefilled
 from dnsupdate.template import AddressText, Engine, render
 from tests.dnsupdate.builders import host, records, section, settings
 
