@@ -10,12 +10,12 @@ import time
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import ExitStack, suppress
 from dataclasses import replace
-from typing import Any, cast
+from typing import cast
 
 import pytest
 import trustme
 
-from balancer.model import Admin, Health, Listener, ListenerTls, Park, Pause, Queue
+from balancer.model import Admin, Health, Listener, ListenerTls, NodeTls, Park, Pause, Queue
 from balancer.net.stream import NOT_NOW
 from balancer.scoreboard import OUTCOME_CELLS, W_ACCEPTED, W_OUT_NODE
 from tests.support.client import Client, request
@@ -118,22 +118,30 @@ def unsettle(worker: Worker, draw: random.Random, is_over: threading.Event) -> N
             is_over.wait(0.1)
 
 
-@pytest.mark.parametrize(("seed", "listener"), [(1, "plain"), (2, "tls"), (3, "selectors"), (4, "tls")])
+@pytest.mark.parametrize(
+    ("seed", "over"), [(1, "plain"), (2, "tls"), (3, "selectors"), (4, "tls"), (5, "tls to nodes"), (6, "tls twice")]
+)
 def test_every_request_of_a_client_that_behaves_is_answered_however_often_the_site_changes(
-    seed: int, listener: str
+    seed: int, over: str
 ) -> None:
-    more: dict[str, Any] = {"env": {"force_selectors": listener == "selectors"}}
-    tls, is_over = None, threading.Event()
+    ca, is_over = trustme.CA(), threading.Event()
+    certificate = ca.issue_cert("a.test")
+    to_balancer, at_nodes = ssl.create_default_context(), ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    ca.configure_trust(to_balancer)
+    certificate.configure_cert(at_nodes)
+    tls = to_balancer if over in ("tls", "tls twice") else None
+    node_tls = at_nodes if over in ("tls to nodes", "tls twice") else None
     with ExitStack() as stack:
-        nodes = [stack.enter_context(Upstream(echo)) for _ in range(NODES)]
-        snapshot = snapshot_of(*(node.port for node in nodes), park=Park(timeout_s=60), queue=Queue(1000, 60))
-        if listener == "tls":
-            ca = trustme.CA()
-            tls = ssl.create_default_context()
-            ca.configure_trust(tls)
-            more["pems"] = [ca.issue_cert("a.test").private_key_and_cert_chain_pem.bytes()]
+        ports = [stack.enter_context(Upstream(echo, tls=node_tls)).port for _ in range(NODES)]
+        snapshot = snapshot_of(*ports, park=Park(timeout_s=60), queue=Queue(1000, 60))
+        if tls is not None:
             snapshot = replace(snapshot, listeners=(Listener(0, "127.0.0.1:0", ListenerTls((((), 0),))),))
-        worker = stack.enter_context(running(snapshot, **more))
+        if node_tls is not None:
+            nodes = tuple(replace(node, tls=NodeTls("a.test", ca=1)) for node in snapshot.nodes)
+            snapshot = replace(snapshot, nodes=nodes)
+        pems = [certificate.private_key_and_cert_chain_pem.bytes(), ca.cert_pem.bytes()]
+        env = {"force_selectors": over == "selectors"}
+        worker = stack.enter_context(running(snapshot, pems=pems, env=env))
         pool = stack.enter_context(ThreadPoolExecutor(CLIENTS + 1))
         changes = pool.submit(unsettle, worker, random.Random(seed), is_over)
         stack.callback(is_over.set)

@@ -7,6 +7,7 @@ go), `Stall`, `Reset`, `Close`, `Echo` (echo raw bytes until the other side half
 
 import contextlib
 import socket
+import ssl
 import struct
 import threading
 import time
@@ -107,8 +108,11 @@ class _Counters:
 class Upstream:
     """The node. Use as a context manager; `port` is known from the start."""
 
-    def __init__(self, script: Script | None = None, *, name: str = "node", port: int = 0) -> None:
+    def __init__(
+        self, script: Script | None = None, *, name: str = "node", port: int = 0, tls: ssl.SSLContext | None = None
+    ) -> None:
         self.script = script
+        self._tls = tls
         self.name = name
         self.requests: list[Request] = []
         self._counters = _Counters()
@@ -174,6 +178,10 @@ class Upstream:
 
     def _serve(self, sock: socket.socket, number: int) -> None:
         try:
+            if self._tls is not None:
+                self._sockets.discard(sock)
+                sock = self._tls.wrap_socket(sock, server_side=True)
+                self._sockets.add(sock)
             self._serve_requests(sock, number)
         except OSError:
             pass  # the peer is gone, or the test is over: both are what scripts are for
