@@ -15,20 +15,31 @@ if TYPE_CHECKING:
 
 ConfigOption = Annotated[
     Path | None,
-    typer.Option("--config", "-c", help="Arvados' config.yml, or a node's own short file.", envvar="ARV_API_CONFIG"),
+    typer.Option(
+        *("--config", "-c"),
+        metavar="FILE",
+        envvar="ARV_API_CONFIG",
+        help="Arvados' config.yml, or a node's own short file.",
+    ),
 ]
 ListenOption = Annotated[
     list[str] | None,
-    typer.Option("--listen", help="HOST:PORT or unix:/path instead of the configured ones; may be repeated."),
+    typer.Option(
+        "--listen", metavar="WHERE", help="HOST:PORT or unix:/path instead of the configured ones; may be repeated."
+    ),
 ]
 TrustOption = Annotated[
     list[str] | None,
-    typer.Option("--trust", help="A network of balancers, whose X-Forwarded-For is believed; may be repeated."),
+    typer.Option(
+        "--trust", metavar="NETWORK", help="A network of balancers, whose X-Forwarded-For is believed; may be repeated."
+    ),
 ]
 JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 DnsOption = Annotated[
     Path | None,
-    typer.Option("--dns", help="Send DNS updates by the dns: section of this file.", envvar="ARV_API_DNS"),
+    typer.Option(
+        "--dns", metavar="FILE", envvar="ARV_API_DNS", help="Send DNS updates by the dns: section of this file."
+    ),
 ]
 MigrateOption = Annotated[bool, typer.Option(help="Bring the schema up to date before serving.")]
 
@@ -77,7 +88,7 @@ def migrate_command(context: typer.Context, config: ConfigOption = None) -> None
     try:
         applied = asyncio.run(prepare(with_database(_settings(config or context.obj)), all_migrations()))
     except ApiServerError as exc:
-        raise CommandError("the schema was not migrated", why=str(exc), code=Exit.NO) from exc
+        raise _failed("the schema was not migrated", exc) from exc
     for step in applied:
         typer.echo(f"applied {step.component} {step.version:04d} {step.name}")
     if not applied:
@@ -94,10 +105,15 @@ def jobs_command(context: typer.Context, config: ConfigOption = None, as_json: J
     import asyncio
     import json
 
+    from apiserver.errors import ApiServerError
+
     context.obj = config or context.obj
     if context.invoked_subcommand is not None:
         return
-    rows = asyncio.run(periodic_jobs(_settings(context.obj)))
+    try:
+        rows = asyncio.run(periodic_jobs(_settings(context.obj)))
+    except ApiServerError as exc:
+        raise _failed("the jobs cannot be listed", exc) from exc
     if as_json:
         typer.echo(json.dumps(rows, indent=2, default=str))
         return
@@ -111,7 +127,11 @@ def jobs_command(context: typer.Context, config: ConfigOption = None, as_json: J
 
 
 @jobs_app.command("run")
-def run_job(context: typer.Context, name: str, config: ConfigOption = None) -> None:
+def run_job(
+    context: typer.Context,
+    name: Annotated[str, typer.Argument(metavar="NAME", help="As `arv-balance api jobs` lists it.")],
+    config: ConfigOption = None,
+) -> None:
     """Make a job due now and wait up to 60 s until some node has run it."""
     import asyncio
 
@@ -120,7 +140,7 @@ def run_job(context: typer.Context, name: str, config: ConfigOption = None) -> N
     try:
         done = asyncio.run(_run_job(_settings(config or context.obj), name))
     except ApiServerError as exc:
-        raise CommandError(f"job {name} was not run", why=str(exc)) from exc
+        raise _failed(f"job {name} was not run", exc) from exc
     if not done:
         raise CommandError(
             f"job {name} is due, but no node has run it yet", hint="arv-balance api jobs", code=Exit.DEADLINE
@@ -153,6 +173,13 @@ async def _run_job(settings: "Settings", name: str, wait_s: float = 60.0) -> boo
                 return False
             await asyncio.sleep(0.2)
         return True
+
+
+def _failed(what: str, exc: Exception) -> CommandError:
+    from apiserver.store.failures import LostConnectionError
+
+    code = Exit.UNREACHABLE if isinstance(exc, LostConnectionError) else Exit.NO
+    return CommandError(what, why=str(exc), code=code)
 
 
 def _settings(config: Path | None) -> "Settings":

@@ -1,6 +1,9 @@
 """What is mistyped or cannot be: each command says what, why and what to try, with the exit code of its kind."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -104,3 +107,14 @@ async def test_a_file_that_is_no_nginx_conf_is_told_so(tmp_path: Path) -> None:
         ran = await run("import", str(file))
     assert (ran.code, ran.out) == (3, "")
     assert "it is no nginx.conf" in ran.err
+
+
+@pytest.mark.parametrize("arguments", [("jobs",), ("jobs", "run", "trash"), ("migrate",), ()])
+def test_an_api_node_without_its_database_says_so_and_ends_with_4(tmp_path: Path, arguments: tuple[str, ...]) -> None:
+    file = tmp_path / "node.yml"
+    file.write_text("cluster: xdemo\nsystem_root_token: abc\ndatabase_url: postgresql://127.0.0.1:1/none\n")
+    command = [sys.executable, "-P", "-m", "balancer.cli", "api", "--config", str(file), *arguments]
+    environment = {name: value for name, value in os.environ.items() if name != "DATABASE_URL"}
+    ran = subprocess.run(command, capture_output=True, text=True, check=False, env=environment)
+    assert (ran.returncode, "Traceback" in ran.stderr) == (4, False), ran.stderr
+    assert "the database cannot be reached" in ran.stderr
