@@ -33,6 +33,9 @@ def designate(
     if as_json:
         emit(document)
         return
+    if not document["designations"] and not name:
+        print("the configuration has no designated nodes")
+        return
     chosen = _chosen(document["designations"], name)
     if node and dry_run:
         held = chosen[0]["node"]

@@ -103,15 +103,6 @@ def footer(status: Document, painter: Painter) -> list[str]:
         lines.append(painter.paint("warn", upgrade_line(status["upgrade"])))
     gone = "{0} of the configuration is removed: arv-balance nodes forget {0}"
     lines += [painter.paint("dim", gone.format(name)) for name in status["removed"]]
-    last = status["config"]["last_reload"]
-    if last and not last["ok"]:
-        count = len(last["errors"])
-        lines.append(
-            painter.paint(
-                "bad",
-                f"config on disk has {count} error{'' if count == 1 else 's'} and is not in use: arv-balance check",
-            )
-        )
     return lines
 
 

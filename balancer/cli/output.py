@@ -122,7 +122,8 @@ def emit(document: dict[str, Any], form: str = "json") -> None:
 
 
 def age(at: str | None, now: datetime | None = None) -> str:
-    """Return how long ago an RFC 3339 time was, `-` when there is none."""
+    """Return how long ago an RFC 3339 time was, in whole seconds; `-` when there is none."""
     if not at:
         return "-"
-    return spell(max(0.0, ((now or datetime.now(UTC)) - datetime.fromisoformat(at)).total_seconds()))
+    seconds = int(((now or datetime.now(UTC)) - datetime.fromisoformat(at)).total_seconds())
+    return spell(seconds) if seconds > 0 else "0s"

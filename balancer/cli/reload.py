@@ -24,9 +24,9 @@ def reload(
         answer = client.post("/v1/config/reload", {"dry_run": dry_run}, timeout_s=60.0)
     except ProblemError as exc:
         for fault in exc.document.get("errors", []):
-            place = f"{fault['line']}:{fault['column']}: " if fault["line"] else ""
-            hint = f" ({fault['hint']})" if fault["hint"] else ""
-            say(f"{place}{fault['path']}: {fault['message']}{hint}")
+            place = f"{exc.document['file']}:{fault['line']}:{fault['column']}"
+            hint = f"\n{' ' * 7}= {fault['hint']}" if fault["hint"] else ""
+            say(f"{place}: error: {fault['path']}: {fault['message']}{hint}")
         raise
     if as_json:
         emit(answer)

@@ -24,7 +24,7 @@ class UnknownNameError(BalanceError):
     def __init__(self, kind: str, name: str, known: Collection[str], listing: str) -> None:
         super().__init__(f"there is no {kind} {name!r}")
         self.why = f"{kind}s are {', '.join(known)}" if known else f"there are no {kind}s"
-        self.hint = did_you_mean(name, known) or listing
+        self.hint = did_you_mean(name, known) or (listing if known else "")
 
 
 class UnknownNodeError(UnknownNameError):

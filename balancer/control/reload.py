@@ -24,7 +24,7 @@ class InvalidConfigError(ConfigError):
     def __init__(self, path: Path, faults: tuple[Fault, ...], report: str) -> None:
         count = len(faults)
         super().__init__(f"{path} has {count} error{'' if count == 1 else 's'}")
-        self.faults, self.report = faults, report
+        self.path, self.faults, self.report = path, faults, report
 
 
 @dataclass(frozen=True, slots=True)

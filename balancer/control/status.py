@@ -200,7 +200,10 @@ class Status:
             causes.append(f"traffic is paused by {pause.who}" + (f": {pause.reason}" if pause.reason else ""))
         last = self._from.reader.last
         if last and not last.ok:
-            causes.append(f"the configuration on disk is not in use: {last.error}")
+            see = (
+                f": arv-balance check {self._from.site.current.path}" if last.faults and self._from.site.current else ""
+            )
+            causes.append(f"the configuration on disk is not in use: {last.error}{see}")
         return [*causes, *self._from.certificates.expired(), *self._from.peers.causes(), *self._from.dns.causes()]
 
     def _removed(self) -> list[str]:

@@ -11,12 +11,14 @@ import time
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
+from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
 import pytest
 
 from balancer import scoreboard as sb
+from balancer.cli.output import age
 from balancer.cli.reference import markdown
 from balancer.control.admin import endpoints
 from balancer.net.nodes import observe_marked
@@ -216,6 +218,20 @@ async def test_dry_runs_change_nothing() -> None:
         assert (await run("designate", "dns", "other", "--dry-run")).code == 1  # refused as without --dry-run
 
 
+def test_an_age_is_told_in_whole_seconds() -> None:
+    now = datetime.now(UTC)
+    ages = {seconds: age((now - timedelta(seconds=seconds)).isoformat(), now) for seconds in (-1.0, 0.653, 7.4, 130.2)}
+    assert ages == {-1.0: "0s", 0.653: "0s", 7.4: "7s", 130.2: "2m10s"}
+
+
+async def test_without_a_designated_node_designate_says_so() -> None:
+    async with shell("api1") as (run, _):
+        shown = await run("designate")
+        assert (shown.code, shown.out) == (0, "the configuration has no designated nodes\n")
+        refused = await run("designate", "dns", "api1")
+        assert (refused.code, "try:" in refused.err) == (1, False)
+
+
 async def test_a_dry_run_of_resume_says_what_would_go_on_and_leaves_the_pause() -> None:
     async with shell("api1") as (run, _):
         assert (await run("resume", "--dry-run")).out == "traffic was not paused\n"
@@ -251,9 +267,12 @@ async def test_events_reload_ledger_explain_pause_and_designate_answer() -> None
         assert "policy" in (await run("reload")).out
         run.control.config["balance"] = {"policy": "leastcon"}
         run.control.write_config()
-        bad = await run("reload")
-        assert (bad.code, "balance.policy" in bad.err) == (3, True)
-        assert "config on disk has 1 error and" in (await run("status")).out
+        bad, file = await run("reload"), run.control.config_path
+        assert bad.code == 3
+        assert re.search(rf"^{file}:\d+:\d+: error: balance.policy: 'leastcon' is not one of", bad.err, re.MULTILINE)
+        for out in (bad.err, (await run("status")).out):
+            assert out.count("has 1 error") == 1
+            assert f"arv-balance check {file}" in out
         assert (await run("ledger")).out.splitlines()[-1].split()[:2] == ["accepted", "0"]
         assert "would be chosen" in (await run("explain", "GET", "/arvados/v1/collections")).out
         paused = await run("pause", "--yes", "--reason", "failover")

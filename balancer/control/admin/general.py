@@ -108,8 +108,8 @@ class GeneralRoutes:
             done = await self._services.reader.reload(call.caller.name, dry_run=bool(call.body.get("dry_run")))
         except InvalidConfigError as exc:
             faults = [fault_document(fault) for fault in exc.faults]
-            hint = "arv-balance check"
-            raise ProblemError(422, str(exc), why="nothing was changed", hint=hint, errors=faults) from exc
+            hint, file = f"arv-balance check {exc.path}", str(exc.path)
+            raise ProblemError(422, str(exc), why="nothing was changed", hint=hint, file=file, errors=faults) from exc
         warnings = [fault_document(fault) for fault in done.warnings]
         return {
             "schema": RELOAD,
