@@ -61,7 +61,7 @@ def options(command: Command) -> list[tuple[str, str]]:
         if not _is_option(param):
             found.append((_metavar(param), str(getattr(param, "help", "") or "")))
             continue
-        spelled = ", ".join(param.opts) + (f" {_metavar(param)}" if not param.is_flag else "")
+        spelled = ", ".join([*param.opts, *param.secondary_opts]) + (f" {_metavar(param)}" if not param.is_flag else "")
         found.append((spelled, _meaning(param)))
     return found
 

@@ -2,14 +2,16 @@
 
 import importlib
 import pkgutil
+import re
 from pathlib import Path
+from typing import Any
 
 import typer
 
 from balancer import __version__
 from balancer.cli.usage import Commands
 
-EPILOG = """Exit codes: 0 done; 1 the answer is no or bad; 2 usage; 3 invalid configuration; 4 the admin API does not
+EPILOG = """Exit codes: 0 done; 1 the answer is no or bad; 2 usage; 3 invalid configuration; 4 the admin API does not \
 answer; 5 not in time; 6 refused by a safety guard (--force); 130 interrupted."""
 # As a newcomer needs them; the groups of the help appear in the order of their first command. The rest follows by name.
 ORDER = (
@@ -49,7 +51,19 @@ def tree() -> typer.Typer:
         if register is not None:
             register(app)
     app.command("version", rich_help_panel="Shell")(version)
+    _reflow(app)
     return app
+
+
+def _reflow(app: typer.Typer) -> None:
+    """Join the lines of each paragraph of an epilog: help breaks them where the terminal ends, and at none of ours."""
+    infos: list[Any] = [app.info, *app.registered_commands]
+    for info in infos:
+        if isinstance(info.epilog, str):
+            info.epilog = re.sub(r"(?<!\n)\n(?!\n)", " ", info.epilog)
+    for group in app.registered_groups:
+        if group.typer_instance is not None:
+            _reflow(group.typer_instance)
 
 
 def _modules() -> list[str]:

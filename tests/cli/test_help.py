@@ -21,6 +21,12 @@ def plain(text: str) -> str:
     return " ".join(re.sub("[─-╿]", " ", text).split())
 
 
+def test_an_epilog_is_broken_where_the_terminal_ends_and_at_no_line_of_ours() -> None:
+    for words, command in commands():
+        for paragraph in (command.epilog or "").split("\n\n"):
+            assert "\n" not in paragraph.strip(), words
+
+
 @pytest.mark.parametrize(("words", "command"), [pytest.param(*found, id=found[0]) for found in commands()])
 def test_every_word_of_a_help_text_is_shown(words: str, command: Command) -> None:
     text = shown(words)
