@@ -95,6 +95,8 @@ def render(
     from balancer.render.engine import render as rendered
     from balancer.render.report import report_of
 
+    if engine is EngineName.ENVOY and out is not None and out.suffix not in {".yaml", ".yml"}:
+        raise CommandError("Envoy tells YAML by the name's end", hint=f"-o {out.with_suffix('.yaml')}", code=Exit.USAGE)
     path = lookup.find(config)
     loaded = lookup.load(path, look_at_files=False)
     if not loaded.is_valid:

@@ -138,6 +138,9 @@ def test_usage_mistakes(tmp_path: Path) -> None:
     assert run(tmp_path, "render", "apache").returncode == 2
     assert run(tmp_path, "render", "haproxy", "--option", "socket").returncode == 2
     assert run(tmp_path, "render", "nginx", "--target-version", "2.8").returncode == 2
+    named = run(tmp_path, "render", "envoy", "-o", "envoy.conf")  # which Envoy would not read as YAML
+    assert (named.returncode, "-o envoy.yaml" in named.stderr) == (2, True)
+    assert not (tmp_path / "envoy.conf").exists()
     ran = run(tmp_path, "render-haproxy", "--target-version", "1.5")
     assert ran.returncode == 3
     assert "2.4, 2.6, 2.8, 3.0" in ran.stderr
