@@ -47,7 +47,8 @@ def show_status(document: dict[str, Any], form: str, painter: Painter, *, clear:
             lines += lists.nodes_table(document["nodes"], painter, wide=form == "wide")
             below = lists.footer(document, painter)
             lines += ["", *below] if below else []
-            print(("\x1b[H\x1b[2J" if clear else "") + "\n".join(lines), flush=True)
+            # Each line is written over the one before, so that nothing flickers.
+            print("\x1b[H" + "\x1b[K\n".join(lines) + "\x1b[K\x1b[J" if clear else "\n".join(lines), flush=True)
 
 
 def show_nodes(document: dict[str, Any], form: str, painter: Painter) -> None:

@@ -1,6 +1,7 @@
 """An upgrade in words: the plan, a line a node while it goes on, what it came to."""
 
 from collections.abc import Iterator
+from datetime import datetime
 from typing import Any
 
 from balancer.cli.output import Color, Painter, table
@@ -112,7 +113,8 @@ def lines(document: Document) -> list[str]:
     head = (
         f"upgrade {document['id']}  {document['mode']}  {document['phase']}  {done} of {len(document['steps'])} steps"
     )
-    by = f"begun by {document['who']} at {document['at']}: {document['plan']}"
+    at = f"{datetime.fromisoformat(document['at']):%Y-%m-%d %H:%M:%S}"
+    by = f"begun by {document['who']} at {at} UTC: {document['plan']}"
     found = [head, by, ""]
     for step in document["steps"]:
         sign, style = _SIGNS.get(step["state"], ("·", "dim"))

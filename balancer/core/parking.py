@@ -74,7 +74,8 @@ class Forecast:
         return self.full_in_s is None
 
     def __str__(self) -> str:
-        text = f"at {self.rate_per_s:.0f} req/s, {self.pause_s:g} s holds {self.holds}; cap {self.cap}"
+        rate = f"{self.rate_per_s:.1f}" if 0 < self.rate_per_s < 10 else f"{self.rate_per_s:.0f}"
+        text = f"at {rate} req/s, {self.pause_s:g} s holds {self.holds}; cap {self.cap}"
         return text if self.fits else f"{text}, reached after {self.full_in_s:.0f} s: then requests get 503"
 
 

@@ -52,6 +52,7 @@ def test_a_forecast_says_whether_the_pause_fits() -> None:
     good = forecast(14, 120, 5000)
     assert good.fits
     assert str(good) == "at 14 req/s, 120 s holds 1680; cap 5000"
+    assert str(forecast(0.115, 120, 5000)) == "at 0.1 req/s, 120 s holds 14; cap 5000"
     full = forecast(100, 120, 5000, parked=1000)
     assert (full.holds, full.full_in_s) == (13000, 40.0)
     assert str(full).endswith("cap 5000, reached after 40 s: then requests get 503")
