@@ -71,7 +71,7 @@ class Pauses:
         now = self._site.parts.clock.now()
         intent = Intent(Kind.PAUSE, request.who, now, reason=request.reason, until=now + timedelta(seconds=for_s))
         if request.dry_run:
-            return self.document()
+            return self.document(for_s)
         await self._site.change(lambda intents: _refuse_second(intents).with_(intent))
         self._event("paused", f"traffic is paused for at most {for_s:g} s", request.who, request.reason)
         await self._empty(intent, wait_s, request)
@@ -154,10 +154,16 @@ class Pauses:
         runs = self._board.busy() + self._board.total(sb.W_TUNNELS)
         return self._is_held() and runs == 0
 
-    def document(self) -> dict[str, Any]:
-        """Return whether traffic is paused, how far that is, and what it will come to."""
+    def document(self, for_s: float | None = None) -> dict[str, Any]:
+        """Return whether traffic is paused, how far that is, and what it will come to.
+
+        `for_s`: of a pause that is only thought of. Nothing waits beyond its end, nor longer than `park.timeout`.
+        """
         pause = self._site.intents.get(Kind.PAUSE)
+        if pause is not None and pause.until is not None:
+            for_s = math.ceil((pause.until - self._site.parts.clock.now()).total_seconds())
         park, parked = self._site.snapshot.park, self._board.total(sb.W_PARKED)
+        waits_s = park.timeout_s if for_s is None else min(park.timeout_s, max(0.0, for_s))
         return {
             "schema": "arv-balance/pause/v1",
             "paused": pause is not None,
@@ -167,7 +173,7 @@ class Pauses:
             "tunnels": self._board.total(sb.W_TUNNELS),
             "parked": parked,
             "drain_s": float(self._site.config.drain.timeout),
-            "forecast": str(forecast(self._trend.cluster().per_s, park.timeout_s, park.max, parked)),
+            "forecast": str(forecast(self._trend.cluster().per_s, waits_s, park.max, parked)),
         }
 
     async def _give_up(self, who: str, wait_s: float, left: drain.Remaining) -> PauseTimeoutError:

@@ -31,7 +31,7 @@ class PublishingSite:
         publisher = SimpleNamespace(workers=workers, generation=GENERATION, exchanges=self.exchanges)
         self.parts = SimpleNamespace(clock=CLOCK, publisher=publisher)
         self.intents = Intents()
-        limits = SimpleNamespace(timeout=30.0)
+        limits = SimpleNamespace(timeout=30.0, release=200.0)
         self.config = SimpleNamespace(park=limits, drain=limits)
         self.snapshot = SimpleNamespace(drain=Drain(), park=Park(), routes=())
 
@@ -67,7 +67,7 @@ def holds(shared: sb.Scoreboard, slot: int) -> None:
 
 def pauses(board: Board, kind: type[Pauses]) -> Pauses:
     async def look() -> None:
-        """Nobody resumes here."""
+        """There is no node to look at."""
 
     events = EventLog(Path("unwritten"), clock=CLOCK.now)
     return kind(site=cast("Site", PublishingSite()), board=board, trend=Trend(), events=events, look=look)
@@ -83,6 +83,16 @@ async def test_a_pause_waits_for_the_worker_that_holds_last(board: Board) -> Non
     assert not (await asyncio.wait({pausing}, timeout=0.2))[0]
     holds(board.shared, 1)
     assert (await pausing)["complete"]
+
+
+async def test_a_forecast_is_for_as_long_as_the_pause_or_the_waiting_lasts(board: Board) -> None:
+    pausing = pauses(board, Trusting)  # park.timeout is 2 minutes
+    for for_s, waits in ((20.0, "20 s holds"), (600.0, "120 s holds")):
+        for dry_run in (True, False):
+            document = await pausing.pause(PauseRequest("root", for_s=for_s, dry_run=dry_run))
+            assert waits in document["forecast"], (for_s, dry_run)
+        await pausing.resume("root", "", None)
+    assert "120 s holds" in pausing.document()["forecast"]
 
 
 async def test_a_pause_would_not_wait_for_a_worker_if_it_were_enough_to_have_told_it(board: Board) -> None:
