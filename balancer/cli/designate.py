@@ -7,6 +7,7 @@ import typer
 from balancer.cli import options
 from balancer.cli.client import connect
 from balancer.cli.exits import CommandError
+from balancer.cli.nodes import node_names
 from balancer.cli.output import age, emit, table
 
 
@@ -15,9 +16,22 @@ def register(app: typer.Typer) -> None:
     app.command("designate", rich_help_panel="Operate", epilog="Example: `arv-balance designate dns api1`")(designate)
 
 
+def _names(context: typer.Context, incomplete: str) -> list[str]:
+    """Complete the names of designations, as `node_names` does those of nodes."""
+    try:
+        found = connect(context.params.get("admin")).get("/v1/designations", timeout_s=0.2)["designations"]
+    except CommandError:
+        return []
+    return [item["name"] for item in found if item["name"].startswith(incomplete)]
+
+
 def designate(
-    name: Annotated[str, typer.Argument(metavar="NAME", help="Designation; without one all are shown.")] = "",
-    node: Annotated[str, typer.Argument(metavar="NODE", help="Who holds it from now on.")] = "",
+    name: Annotated[
+        str, typer.Argument(metavar="NAME", autocompletion=_names, help="Designation; without one all are shown.")
+    ] = "",
+    node: Annotated[
+        str, typer.Argument(metavar="NODE", autocompletion=node_names, help="Who holds it from now on.")
+    ] = "",
     reason: options.ReasonOption = "",
     dry_run: options.DryRunOption = False,
     as_json: options.JsonOption = False,

@@ -8,6 +8,7 @@ import typer
 
 from balancer.cli import options
 from balancer.cli.client import Client, connect
+from balancer.cli.nodes import node_names
 from balancer.cli.output import Color, Painter, emit, say
 
 _STYLES = {"warning": "warn", "error": "bad"}
@@ -21,7 +22,7 @@ def register(app: typer.Typer) -> None:
 def events(
     follow: Annotated[bool, typer.Option("--follow", "-f", help="Go on with what happens.")] = False,
     limit: Annotated[int, typer.Option("--limit", "-n", min=0, max=2000, help="Newest ones to show.")] = 50,
-    node: Annotated[str, typer.Option("--node", help="Only about this node.")] = "",
+    node: Annotated[str, typer.Option("--node", autocompletion=node_names, help="Only about this node.")] = "",
     kind: Annotated[str, typer.Option("--kind", help="Only of this kind.")] = "",
     as_json: Annotated[bool, typer.Option("--json", help="One JSON object a line.")] = False,
     color: options.ColorOption = Color.AUTO,

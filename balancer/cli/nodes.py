@@ -25,7 +25,7 @@ def register(root: typer.Typer) -> None:
     root.add_typer(app, name="nodes", rich_help_panel="Operate")
 
 
-def _names(context: typer.Context, incomplete: str) -> list[str]:
+def node_names(context: typer.Context, incomplete: str) -> list[str]:
     """Complete node names; a balancer that does not answer at once completes nothing."""
     try:
         found = connect(context.params.get("admin")).get("/v1/nodes", timeout_s=0.2)["nodes"]
@@ -34,7 +34,7 @@ def _names(context: typer.Context, incomplete: str) -> list[str]:
     return [node["name"] for node in found if node["name"].startswith(incomplete)]
 
 
-NodeArgument = Annotated[str, typer.Argument(metavar="NODE", autocompletion=_names, help="Name of the node.")]
+NodeArgument = Annotated[str, typer.Argument(metavar="NODE", autocompletion=node_names, help="Name of the node.")]
 
 
 @app.command("list")

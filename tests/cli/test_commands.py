@@ -232,6 +232,24 @@ async def test_without_a_designated_node_designate_says_so() -> None:
         assert (refused.code, "try:" in refused.err) == (1, False)
 
 
+async def test_names_are_completed_from_the_running_balancer() -> None:
+    async with shell("api1", "api2", "other", designated={"dns": {}}) as (run, _):
+        for typed, names in (
+            ("nodes drain ap", ["api1", "api2"]),
+            ("designate d", ["dns"]),
+            ("designate dns o", ["other"]),
+            ("events --node api", ["api1", "api2"]),
+        ):
+            words = {"COMP_WORDS": f"arv-balance {typed}", "COMP_CWORD": str(len(typed.split()))}
+            process = await asyncio.create_subprocess_exec(
+                Path(sys.executable).with_name("arv-balance"),  # whose name the shell's script has
+                stdout=subprocess.PIPE,
+                env=run.environment(_ARV_BALANCE_COMPLETE="complete_bash", **words),
+            )
+            out, _ = await process.communicate()
+            assert out.decode().split() == names, typed
+
+
 async def test_a_dry_run_of_resume_says_what_would_go_on_and_leaves_the_pause() -> None:
     async with shell("api1") as (run, _):
         assert (await run("resume", "--dry-run")).out == "traffic was not paused\n"
