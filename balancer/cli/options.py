@@ -45,7 +45,7 @@ TokenOption = Annotated[
     Path | None,
     typer.Option("--admin-token-file", envvar=TOKEN_ENVIRONMENT, metavar="FILE", help="Token for http://, in a file."),
 ]
-JsonOption = Annotated[bool, typer.Option("--json", help="The same as -o json.")]
+JsonOption = Annotated[bool, typer.Option("--json", help="Print JSON.")]
 FormOption = Annotated[Form, typer.Option("--output", "-o", help="How data is printed.")]
 ColorOption = Annotated[Color, typer.Option("--color", help="Colour; NO_COLOR wins.")]
 YesOption = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")]
