@@ -6,7 +6,7 @@ message from dnspython's objects (`bench/dns.py --only build` has the numbers), 
 
 import socket
 import struct
-from collections.abc import Callable
+from collections.abc import Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 from functools import lru_cache
 
@@ -36,6 +36,7 @@ _MAX_POINTER = 0x3FFF
 _HEADER = struct.Struct("!HHHHHH")
 _RR = struct.Struct("!HHIH")
 _POINTER = struct.Struct("!H")
+_NOT_IN_USE = _RR.pack(_TYPE_ANY, _NONE, 0, 0)
 
 Clock = Callable[[], float]
 
@@ -81,6 +82,12 @@ class Answer:
 
 
 @lru_cache(maxsize=16384)
+def _record(rdtype: str, ttl: int, text: str) -> bytes:
+    """Return what follows the name."""
+    data = _rdata_wire(rdtype, text)
+    return _RR.pack(_type(rdtype), _IN, ttl, len(data)) + data
+
+
 def _rdata_wire(rdtype: str, text: str) -> bytes:
     if rdtype == "A":
         return socket.inet_aton(text)
@@ -106,11 +113,15 @@ class _Writer:
         self.wire = bytearray(_HEADER.size) + _labels(zone) + b"\x00" + struct.pack("!HH", _TYPE_SOA, _IN)
         self.seen: dict[str, bytes] = {zone: _ZONE_POINTER}
 
-    def rr(self, name: str, rdtype: int, rdclass: int, ttl: int, data: bytes) -> None:
-        wire = self.wire
-        wire += self.seen.get(name) or self._first(name)
-        wire += _RR.pack(rdtype, rdclass, ttl, len(data))
-        wire += data
+    def write(self, made: Iterable[Prerequisite | Operation]) -> int:
+        """Append all; return how many records they are."""
+        wire, seen, count = self.wire, self.seen, 0
+        for one in made:
+            for record in _records(one):
+                wire += seen.get(one[0]) or self._first(one[0])
+                wire += record
+                count += 1
+        return count
 
     def _first(self, name: str) -> bytes:
         if len(self.wire) <= _MAX_POINTER:
@@ -138,36 +149,26 @@ def write_ahead(update: Update) -> None:
         TooBigError: it has more than 65535 octets.
     """
     writer = _Writer(update.zone)
-    needed = sum(_prerequisite(writer, prerequisite) for prerequisite in update.prerequisites)
-    made = sum(_operation(writer, operation) for operation in update.operations)
+    needed, made = writer.write(update.prerequisites), writer.write(update.operations)
     _HEADER.pack_into(writer.wire, 0, 0, _UPDATE, 1, needed, made, 0)
     if len(writer.wire) > MAX_BYTES - _SIGNATURE_ROOM:
         raise TooBigError(f"{len(writer.wire)} octets")
     update.octets[:] = [bytes(writer.wire)]
 
 
-def _prerequisite(writer: _Writer, prerequisite: Prerequisite) -> int:
-    match prerequisite:
-        case Present(name, rdtype, rdatas):
-            for data in rdatas:
-                writer.rr(name, _type(rdtype), _IN, 0, _rdata_wire(rdtype, data))
-            return len(rdatas)
-        case NoRRset(name, rdtype):
-            writer.rr(name, _type(rdtype), _NONE, 0, b"")
-        case NoName(name):
-            writer.rr(name, _TYPE_ANY, _NONE, 0, b"")
-    return 1
-
-
-def _operation(writer: _Writer, operation: Operation) -> int:
-    match operation:
-        case Delete(name, rdtype):
-            writer.rr(name, _type(rdtype), _ANY, 0, b"")
-            return 1
-        case Add(name, rdtype, ttl, rdatas):
-            for data in rdatas:
-                writer.rr(name, _type(rdtype), _IN, ttl, _rdata_wire(rdtype, data))
-            return len(rdatas)
+def _records(one: Prerequisite | Operation) -> Sequence[bytes]:
+    """Return its records without their name."""
+    match one:
+        case Add(_, rdtype, ttl, rdatas):
+            return [_record(rdtype, ttl, data) for data in rdatas]
+        case NoName():
+            return (_NOT_IN_USE,)
+        case Present(_, rdtype, rdatas):
+            return [_record(rdtype, 0, data) for data in rdatas]
+        case NoRRset(_, rdtype):
+            return (_RR.pack(_type(rdtype), _NONE, 0, 0),)
+        case Delete(_, rdtype):
+            return (_RR.pack(_type(rdtype), _ANY, 0, 0),)
 
 
 def update_request(update: Update, message_id: int, *, key: Key | None, fudge_s: int, clock: Clock) -> Request:

@@ -328,29 +328,23 @@ def _lost(lease: Lease) -> LeaseLostError:
 
 def _book_columns(lease: Lease, booking: Booking) -> list[Any]:
     # By its key: the plan may have the same record twice, with two TTLs, and this statement does not look for that.
-    news = {
-        (one.zone, one.name, one.rdtype, one.rdata, one.host): one
+    news = [
+        one
         for found in booking.contributions.values()
-        for one in found
-    }
+        for one in (
+            found if len(found) < 2 else {(each.rdtype, each.rdata, each.host): each for each in found}.values()
+        )
+    ]
     traces = [(one.zone, "\n".join(one.hosts), one.message_id, one.seconds, one.rcode) for one in booking.traces]
     return [
         lease.target,
         lease.epoch,
         lease.seconds,
-        _lines(
-            (
-                one.zone,
-                one.name,
-                one.rdtype,
-                one.rdata,
-                str(one.ttl),
-                one.host,
-                str(one.gen),
-                str(one.shared),
-                str(one.yields),
-            )
-            for one in news.values()
+        "\n".join(
+            [
+                f"{zone}\t{name}\t{rdtype}\t{rdata}\t{ttl}\t{host}\t{gen}\t{shared}\t{yields}"
+                for _, zone, name, rdtype, rdata, ttl, host, gen, shared, yields in news
+            ]
         ),
         booking.sending,
         "\n".join([due.uuid for due in booking.done]),

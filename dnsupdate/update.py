@@ -63,7 +63,6 @@ class Update:
     zone: str
     prerequisites: tuple[Prerequisite, ...] = ()
     operations: tuple[Operation, ...] = ()
-    hosts: frozenset[str] = field(default=frozenset(), compare=False)
     octets: list[bytes] = field(default_factory=list, init=False, compare=False, repr=False)
 
 
@@ -117,15 +116,12 @@ def raise_fence(zone: str, found: tuple[str, ...], fence: Fence) -> Update:
 
 def apply_changes(zone: str, changes: Iterable[Change], fence: Fence, policy: Policy, marker_ttl: int) -> Update:
     """Return the update that makes the changes if the fence is still ours and every guard holds."""
-    changes = tuple(changes)
     prerequisites: list[Prerequisite] = [Present(fence_name(fence.owner, zone), "TXT", (fence.text(),))]
     operations: list[Operation] = []
     for change in changes:
         prerequisites += guards(change, policy)
         operations += _operations(change, policy, marker_ttl)
-    return Update(
-        zone, tuple(prerequisites), tuple(operations), frozenset().union(*(change.hosts for change in changes))
-    )
+    return Update(zone, tuple(prerequisites), tuple(operations))
 
 
 def unfenced(zone: str, changes: Iterable[Change], policy: Policy, marker_ttl: int) -> Update:
@@ -157,7 +153,7 @@ def _operations(change: Change, policy: Policy, marker_ttl: int) -> list[Operati
     """Deletes first: some servers ignore an added record with another TTL, some delete before they add anyway."""
     is_new = change.guard is Guard.ABSENT
     made: list[Operation] = [] if is_new else [Delete(change.name, kind) for kind in change.types]
-    made += [Add(change.name, *rrset) for rrset in change.after if rrset.rdtype in change.types]
+    made += [Add(change.name, *rrset) for rrset in change.after if rrset[0] in change.types]
     if change.mark:
         marker = marker_name(change.name)
         if not is_new or change.deletes:
