@@ -140,16 +140,24 @@ def apart(batch: Batch, taken: frozenset[Key]) -> bool:
     mine = {(one.zone, one.name) for one in batch.desired}
     mine |= {(one.zone, one.name) for one in batch.known.published if one.host in batch.hosts}
     batch.unsure = {one for one in batch.unsure if one[:2] not in taken}
-    if mine & taken or batch.unsure:
+    if mine & taken or batch.unsure or _lets_go(batch):
         return False
     left = tuple(one for one in batch.known.published if (one.zone, one.name) not in taken)
     batch.known = replace(batch.known, published=left)
     return True
 
 
+def _lets_go(batch: Batch) -> bool:
+    """Return whether hosts lose all they have: the brake counts those that are held, which the tables tell of later."""
+    if not batch.known.published:
+        return False
+    left = {one.host for one in batch.desired}
+    return any(one.host in batch.hosts and one.host not in left for one in batch.known.published)
+
+
 def booking(batch: Batch, sent: Sent, plan: Plan, fenced: Callable[[str], bool]) -> Booking:
     """Return what is to be written down. What is unsure in zones that are not `fenced` stays so."""
-    undone = {change.key for change in plan.changes} - sent.applied
+    undone = {change[:2] for change in plan.changes} - sent.applied
     failed = dict(batch.failed)
     for conflict in plan.conflicts:
         if conflict.host in batch.hosts:
@@ -185,7 +193,7 @@ def _news(batch: Batch, plan: Plan, undone: set[Key]) -> dict[Key, tuple[Contrib
         before.setdefault((one.zone, one.name), []).append(one)
     foreign = {key for key, standing in batch.standing.items() if standing is Standing.FOREIGN}
     now = {key: () if key in foreign else found for key, found in plan.contributions.items() if key not in undone}
-    return {key: found for key, found in now.items() if tuple(sorted(before.get(key, []))) != found}
+    return {key: found for key, found in now.items() if tuple(sorted(before.get(key, ()))) != found}
 
 
 def orphan_triples(orphan: Triple) -> list[Triple]:

@@ -3,7 +3,7 @@
 The order that makes it safe: the record sets that a message may change are written down as unsure before it leaves;
 after an answer that leaves open whether it was applied, the fence is raised before anything else is sent.
 
-While the server works on a batch, the one before is booked and the next is planned, if they have no name in common.
+While the server works on a batch, the one before is booked and the next are planned, if they have no name in common.
 """
 
 from collections.abc import Callable, Iterable
@@ -11,10 +11,12 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import Any, Protocol
 
+from dnsupdate.ahead import Ahead, Ready, begun
 from dnsupdate.batch import Batch, Sent, apart, booking, prepare
 from dnsupdate.booking import Booking, Lease, Trace, Triple
 from dnsupdate.both import both
 from dnsupdate.diagnosis import Diagnosis, Kind
+from dnsupdate.errors import DnsUpdateError
 from dnsupdate.exchange import Channel, Peer, Reply
 from dnsupdate.fences import AheadError, Fences
 from dnsupdate.link import Link, TroubleError
@@ -31,15 +33,6 @@ _ROUNDS = 6  # of learning whose names are whose, before the rest waits for the 
 _SLOW_S, _QUICK_S, _LEAST_BATCH = 2.0, 0.5, 10
 
 Part = tuple[Change, ...]  # the changes of one message
-
-
-@dataclass(frozen=True, slots=True)
-class _Ready:
-    """A batch that can be sent; `keys`: all names that it is about."""
-
-    batch: Batch
-    plan: Plan
-    keys: frozenset[Key]
 
 
 class Observer(Protocol):
@@ -109,12 +102,12 @@ class Primary:
         self._serials: dict[str, int] = {}
         self._gone: set[str] = set()  # hosts that lost all their records since there was last nothing to do
         self._size = config.settings.batch
-        self._ahead: _Ready | None = None
-        self._unbooked: Booking | None = None
-        self._before: _Ready | None = None  # the batch that `_unbooked` is about
+        self._ahead = Ahead(self._prepare)
+        self._unbooked: tuple[Ready, Booking] | None = None
 
     async def close(self) -> None:
-        """Close the connection."""
+        """Close the connection; nothing more is made ready."""
+        await self._ahead.close()
         await self.link.close()
 
     async def begin(self, lease: Lease, state: dict[str, Any]) -> None:
@@ -122,7 +115,8 @@ class Primary:
         self.fences.begin({zone: int(epoch) for zone, epoch in (state.get("epochs") or {}).items()})
         self.repair.begin()
         self._serials.clear()
-        self._ahead = self._unbooked = self._before = None  # what is not booked is unsure, and so is looked at again
+        await self._ahead.drop()
+        self._unbooked = None  # what is not booked is unsure, and so is looked at again
         if state.get("fingerprint") != self._config.fingerprint:
             await self._store.mark_all(lease)
             await self._store.remember(lease, {"fingerprint": self._config.fingerprint})
@@ -136,11 +130,14 @@ class Primary:
             await self.repair.due(lease, zones, now=self._clock(), interval_s=settings.reconcile)
             return await self._batch(lease)
         except AheadError as exc:
-            self._ahead = self._before = None
+            await self._ahead.drop()
             return await self._overtaken(lease, exc)
         except TroubleError as exc:
-            self._ahead = self._before = None
+            await self._ahead.drop()
             return await self._trouble(lease, exc.diagnosis)
+        except DnsUpdateError:
+            await self._ahead.drop()
+            raise
 
     async def _overtaken(self, lease: Lease, exc: AheadError) -> Step:
         """A higher fence than ours, while the lease is ours: the database went back, or there are two of them."""
@@ -179,27 +176,29 @@ class Primary:
         return Step("all is published", lease)
 
     async def _batch(self, lease: Lease) -> Step:
-        ready, self._ahead = self._ahead, None
+        ready = await self._ahead.take()
         if ready is None:
             await self._settle(lease)
             ready = await self._prepare(lease, [])
         if ready is None:
             return await self._idle(lease)
         started = self._clock()
-        (sent, plan), _ = await both(self._converse(lease, ready), self._beside(lease, ready))
+        self._ahead.sent(ready)
+        self._ahead.fill(lease, self._size)
+        (sent, plan), _ = await both(self._converse(lease, ready), self._settle(lease))
+        if sent.trouble is not None:
+            await self._ahead.drop()
         if sent.is_unknown:
             lease = await self._store.raise_epoch(lease)
             self.fences.clear()
-        self._unbooked = booking(ready.batch, sent, plan, lambda zone: zone in self.fences)
+        self._unbooked = ready, booking(ready.batch, sent, plan, lambda zone: zone in self.fences)
         hosts = len(ready.batch.due)
         self._adapt(self._clock() - started, hosts)
-        text = f"{len(sent.applied)} names changed for {hosts} hosts"
         if sent.trouble is not None:
-            self._ahead = None
             await self.link.turn()
-        if self._ahead is None:
-            self._before = None
+        if not self._ahead.has_more:
             await self._settle(lease)
+        text = f"{len(sent.applied)} names changed for {hosts} hosts"
         return Step(text, lease, busy=sent.trouble is None, trouble=sent.trouble)
 
     async def _settle(self, lease: Lease) -> None:
@@ -207,22 +206,14 @@ class Primary:
         written, self._unbooked = self._unbooked, None
         if written is not None:
             retry = self._config.settings.retry
-            await self._store.book(lease, written, backoff=(retry.first, retry.most))
+            await self._store.book(lease, written[1], backoff=(retry.first, retry.most))
+            self._ahead.booked(written[0])
 
-    async def _beside(self, lease: Lease, current: _Ready) -> None:
-        """While the server works on the current batch: book the one before, make the next ready."""
-        before, self._before = self._before, current
-        if len(current.batch.due) < self._size:
-            await self._settle(lease)
-            return
-        taken = [one for one in (before, current) if one is not None]
-        _, self._ahead = await both(self._settle(lease), self._prepare(lease, taken))
+    async def _prepare(self, lease: Lease, taken: list[Ready]) -> Ready | None:
+        """Return the next batch, while its record sets are being written down as unsure; None: there is none.
 
-    async def _prepare(self, lease: Lease, taken: list[_Ready]) -> _Ready | None:
-        """Return the next batch, its record sets written down as unsure; None: there is none.
-
-        `taken`: batches that are on their way or not booked yet. While there are such, a batch that has a name in
-        common with them or needs the server's word has to wait, and None is returned too.
+        `taken`: batches that are ready, on their way or not booked yet. While there are such, a batch that has a name
+        in common with them, needs the server's word or lets hosts go has to wait, and None is returned too.
         """
         hosts = [one.uuid for other in taken for one in other.batch.due]
         names = frozenset(key for other in taken for key in other.keys)
@@ -238,9 +229,11 @@ class Primary:
         keys = frozenset(plan.contributions)
         if keys & names:
             return None
+        return Ready(batch, plan, keys, begun(self._write_down(lease, batch, plan, ahead=bool(taken))))
+
+    async def _write_down(self, lease: Lease, batch: Batch, plan: Plan, *, ahead: bool) -> None:
         triples = {one for one in _triples(plan.changes) if one[0] in self.fences}
-        await both(self._note(lease, batch, triples), self._write_ahead(batch, plan.changes))
-        return _Ready(batch, plan, keys)
+        await both(self._note(lease, batch, triples, ahead=ahead), self._write_ahead(batch, plan.changes))
 
     async def _write_ahead(self, batch: Batch, changes: Iterable[Change]) -> None:
         """Write the messages while the server and the disk are busy: they wait for nothing then."""
@@ -264,20 +257,21 @@ class Primary:
         parts = [tuple([change for change in changes if change.zone == zone]) for zone in zones]
         return [part for part in parts if part]
 
-    async def _note(self, lease: Lease, batch: Batch, triples: set[Triple]) -> None:
+    async def _note(self, lease: Lease, batch: Batch, triples: set[Triple], *, ahead: bool = False) -> None:
         """Write down what a message is about to change."""
         missing = triples - batch.noted
         if missing:
-            batch.sending.append(await self._store.note_sending(lease, missing))
+            batch.sending.append(await self._store.note_sending(lease, missing, ahead=ahead))
             batch.noted |= missing
 
-    async def _converse(self, lease: Lease, ready: _Ready) -> tuple[Sent, Plan]:
+    async def _converse(self, lease: Lease, ready: Ready) -> tuple[Sent, Plan]:
         """Send, and plan and send again until nothing new is learned about whose the names are."""
+        await ready.noted
         sent, plan, batch = Sent(), ready.plan, ready.batch
         for _ in range(_ROUNDS):
             sent.put_off.clear()
             sent.again = False
-            await self._send(lease, batch, [one for one in plan.changes if one.key not in sent.applied], sent)
+            await self._send(lease, batch, [one for one in plan.changes if one[:2] not in sent.applied], sent)
             if not sent.again or sent.trouble is not None:
                 break
             plan = self._plan(batch)
@@ -295,7 +289,8 @@ class Primary:
         refusals = 0
         while queue and sent.trouble is None:
             parts, queue = queue, []
-            await self._note(lease, batch, {triple for part in parts for triple in _triples(part)})
+            if any(part != batch.written.get(part[0].zone, ((),))[0] for part in parts):  # those are noted
+                await self._note(lease, batch, {triple for part in parts for triple in _triples(part)})
             started = self._clock()
             for part, reply in await self._exchange(batch, parts, queue, sent):
                 self._trace(part, reply, self._clock() - started, sent, batch)
@@ -335,11 +330,13 @@ class Primary:
 
     async def _judge(self, lease: Lease, batch: Batch, part: Part, reply: Reply, sent: Sent) -> list[Part]:
         """Take note of an answer; return what is to be sent again in smaller messages."""
-        diagnosis, triples = reply.diagnosis, _triples(part)
+        diagnosis = reply.diagnosis
         if diagnosis.is_applied:
-            sent.applied |= {change.key for change in part}
-            sent.settled |= triples
-            batch.unsure -= triples
+            sent.applied |= {change[:2] for change in part}
+            if batch.unsure or batch.known.unsure:
+                triples = _triples(part)
+                sent.settled |= triples
+                batch.unsure -= triples
             self._observer.published(self._config.target, sum(len(change.after) for change in part))
             return []
         if not diagnosis.surely_not_applied:

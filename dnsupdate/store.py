@@ -181,12 +181,15 @@ class Store:
             held_hosts=counts["held"] if counts is not None else 0,
         )
 
-    async def note_sending(self, lease: Lease, triples: Iterable[Triple]) -> int:
-        """Write down, on the disk, what messages are about to change; return the note's number, for the booking."""
+    async def note_sending(self, lease: Lease, triples: Iterable[Triple], *, ahead: bool = False) -> int:
+        """Write down, on the disk, what messages are about to change; return the note's number, for the booking.
+
+        `ahead`: another batch is on its way. The lease must be there and is not renewed: its booking would wait.
+        """
         async with self.connection() as connection:
-            note = await connection.fetchval(
-                _SQL["note_sending"], lease.target, lease.epoch, lease.seconds, _lines(triples)
-            )
+            which = "note_ahead" if ahead else "note_sending"
+            more = () if ahead else (lease.seconds,)
+            note = await connection.fetchval(_SQL[which], lease.target, lease.epoch, _lines(triples), *more)
         if note is None:
             raise _lost(lease)
         return int(note)

@@ -89,10 +89,16 @@ SELECT (SELECT count(DISTINCT node_uuid) FROM dns_published WHERE target = $1) A
 -- name: note_sending
 -- Before a message leaves: its record sets may be changed from now on. No row: the lease is over.
 WITH lease AS (
-  UPDATE dns_lease SET until = clock_timestamp() + make_interval(secs => $3)
+  UPDATE dns_lease SET until = clock_timestamp() + make_interval(secs => $4)
   WHERE target = $1 AND epoch = $2 AND until > clock_timestamp() RETURNING 1
 )
-INSERT INTO dns_sending (target, record_sets) SELECT $1, $4 FROM lease RETURNING id;
+INSERT INTO dns_sending (target, record_sets) SELECT $1, $3 FROM lease RETURNING id;
+
+-- name: note_ahead
+-- The same while another batch is on its way, which renews the lease when it is booked. Both would want the lease's row
+-- for themselves, and a note keeps it until the disk has answered.
+INSERT INTO dns_sending (target, record_sets) SELECT $1, $3 FROM dns_lease
+WHERE target = $1 AND epoch = $2 AND until > clock_timestamp() RETURNING id;
 
 -- name: note_lost
 -- Nothing is on its way: what was noted as such may have been applied or not.

@@ -28,7 +28,9 @@ def section(server: Target, folder: Path) -> dict[str, Any]:
     return {**SECTION, "targets": {"main": target}, "zones": SECTION["zones"][:1], "templates": TEMPLATE}
 
 
-async def run(kind: str, dsn: str, folder: Path, count: int, *, seed: int = 1, naive: str = "") -> list[dict[str, Any]]:
+async def run(
+    kind: str, dsn: str, folder: Path, count: int, *, seed: int = 1, naive: str = "", batch: int = 0
+) -> list[dict[str, Any]]:
     async with AsyncExitStack() as stack:
         if kind == "builtin":
             server = await stack.enter_async_context(builtin())
@@ -37,7 +39,9 @@ async def run(kind: str, dsn: str, folder: Path, count: int, *, seed: int = 1, n
         connection = await asyncpg.connect(dsn)
         await connection.execute("INSERT INTO dns_lease (target) VALUES ('main')")
         await connection.close()
-        one = await stack.enter_async_context(chaos(server, dsn, section(server, folder), seed=seed, naive=naive))
+        settings = section(server, folder)
+        settings["targets"]["main"]["batch"] = batch or settings["targets"]["main"]["batch"]
+        one = await stack.enter_async_context(chaos(server, dsn, settings, seed=seed, naive=naive))
         return await rounds(one, count)
 
 
@@ -50,6 +54,15 @@ async def test_nothing_is_stale_after_a_few_bad_rounds(dsn: str, tmp_path: Path)
 @pytest.mark.parametrize(("kind", "count"), [("builtin", 100), ("bind", 20), ("knot", 20), ("powerdns", 10)])
 async def test_nothing_is_stale_after_many_bad_rounds(dsn: str, tmp_path: Path, kind: str, count: int) -> None:
     assert await run(kind, dsn, tmp_path, count, seed=7) == [{}] * count
+
+
+@pytest.mark.slow
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("naive", ["", "no-repair"])
+async def test_nothing_is_stale_when_batches_are_so_small_that_some_are_always_ready(
+    dsn: str, tmp_path: Path, naive: str
+) -> None:
+    assert await run("builtin", dsn, tmp_path, 10, seed=5, naive=naive, batch=3) == [{}] * 10
 
 
 @pytest.mark.slow
