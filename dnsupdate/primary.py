@@ -116,6 +116,7 @@ class Primary:
         self.repair.begin()
         self._serials.clear()
         await self._ahead.drop()
+        await self._store.warm_up(lease.target)
         self._unbooked = None  # what is not booked is unsure, and so is looked at again
         if state.get("fingerprint") != self._config.fingerprint:
             await self._store.mark_all(lease)

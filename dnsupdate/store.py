@@ -7,7 +7,7 @@ nothing, whatever it believes.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from typing import Any, Self
 
 import asyncpg
@@ -42,6 +42,9 @@ class Store:
 
     def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
         self._pool = pool
+        self._kept: list[tuple[str, asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]] = []  # with their last use
+        self._waiting = 0  # for the pool; it hands out what is given back to it, and not what is kept
+        self._warming = asyncio.Lock()
 
     @classmethod
     @asynccontextmanager
@@ -69,25 +72,71 @@ class Store:
             pool.terminate()
 
     @asynccontextmanager
-    async def connection(self) -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
-        """Borrow a connection; database trouble becomes a StoreError."""
+    async def connection(self, use: str = "") -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
+        """Borrow a connection; database trouble becomes a StoreError.
+
+        One that came to no harm is kept for who asks next: the way through the pool takes as long as a statement.
+        `use`: who asks with the same word gets the one whose statements are prepared.
+        """
         try:
-            async with self._pool.acquire(timeout=COMMAND_TIMEOUT_S) as connection:
+            connection = await self._borrow(use)
+            try:
                 yield connection
+            except BaseException:
+                await self._pool.release(connection)
+                raise
+            if self._waiting:
+                await self._pool.release(connection)
+            else:
+                self._kept.append((use, connection))
         except BROKEN as exc:
             raise StoreError(f"database: {trouble(exc)}") from exc
 
+    async def _borrow(self, use: str) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
+        self._kept.sort(key=lambda kept: (kept[0] == use, not kept[0]))
+        while self._kept:
+            _, connection = self._kept.pop()
+            with suppress(asyncpg.InterfaceError):  # it broke meanwhile, and the pool has taken it back
+                if not connection.is_closed():
+                    return connection
+            await self._pool.release(connection)
+        self._waiting += 1
+        try:
+            return await self._pool.acquire(timeout=COMMAND_TIMEOUT_S)
+        finally:
+            self._waiting -= 1
+
     @asynccontextmanager
-    async def leased(self, lease: Lease) -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
+    async def leased(
+        self, lease: Lease, use: str = ""
+    ) -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
         """A transaction that happens only while the lease is ours.
 
         Raises:
             LeaseLostError: it is not; nothing was written.
         """
-        async with self.connection() as connection, connection.transaction():
+        async with self.connection(use) as connection, connection.transaction():
             if await connection.fetchval(_SQL["renew"], lease.target, lease.epoch, lease.seconds) is None:
                 raise _lost(lease)
             yield connection
+
+    async def warm_up(self, target: str) -> None:
+        """Open what a sender uses at once, its statements planned: in the midst of a burst each would take 10 ms.
+
+        They are run for an epoch that never was, so that nothing happens.
+        """
+        nobody = Lease(target, "", -1, 0.0)
+        async with self._warming, AsyncExitStack() as stack:  # two that hold some and wait for more would wait for ever
+            pool, uses = self._pool, ("read", "book", "note", "note")
+            if pool.get_max_size() - pool.get_size() + pool.get_idle_size() + len(self._kept) < len(uses):
+                return  # others are at work, and will be slower beside each other anyway
+            read, book, *notes = [await stack.enter_async_context(self.connection(use)) for use in uses]
+            await read.fetch(_SQL["due"], target, 0, "{}", nobody.epoch)
+            await read.fetch(_SQL["known_at"], target, "", "", 0)
+            await book.fetchval(_SQL["book"], *_book_columns(nobody, Booking(contributions={}, settled=frozenset())))
+            for note in notes:
+                await note.fetchval(_SQL["note_ahead"], target, nobody.epoch, "")
+                await note.fetchval(_SQL["note_sending"], target, nobody.epoch, "", nobody.seconds)
 
     async def register(self, target: str, kind: str) -> None:
         """Make a target known; a new one gets all hosts as dirty."""
@@ -153,7 +202,7 @@ class Store:
         Raises:
             LeaseLostError: the lease is over. It is not renewed here: a renewal waits for the disk.
         """
-        async with self.connection() as connection:
+        async with self.connection("read") as connection:
             taken = json.dumps(dict.fromkeys(without))
             rows = await connection.fetch(_SQL["due"], lease.target, limit, taken, lease.epoch)
         if not rows:
@@ -168,7 +217,7 @@ class Store:
 
         `count`: the brake will be asked, so also what it goes by.
         """
-        async with self.connection() as connection:
+        async with self.connection("read") as connection:
             places = (target, "\n".join(hosts), _lines(wanted), _UNSURE_NAMES)
             rows = await connection.fetch(_SQL["known_at"], *places)
             counts = await connection.fetchrow(_SQL["counts"], target) if count else None
@@ -186,7 +235,7 @@ class Store:
 
         `ahead`: another batch is on its way. The lease must be there and is not renewed: its booking would wait.
         """
-        async with self.connection() as connection:
+        async with self.connection("note") as connection:
             which = "note_ahead" if ahead else "note_sending"
             more = () if ahead else (lease.seconds,)
             note = await connection.fetchval(_SQL[which], lease.target, lease.epoch, _lines(triples), *more)
@@ -206,11 +255,11 @@ class Store:
         written down durably before it left, and the hosts dirty.
         """
         if booking.is_plain:
-            async with self.connection() as connection:
+            async with self.connection("book") as connection:
                 if await connection.fetchval(_SQL["book"], *_book_columns(lease, booking)) is None:
                     raise _lost(lease)
             return
-        async with self.leased(lease) as connection:
+        async with self.leased(lease, "book") as connection:
             await connection.execute(_SQL["need_not_wait"])
             target = lease.target
             if booking.contributions:

@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Sequence
 from pathlib import Path
+from typing import Any
 
+import asyncpg
 import pytest
 
 from dnsupdate.authority import Fault
@@ -145,3 +147,60 @@ async def test_a_note_ahead_does_not_wait_for_the_booking_beside_it(dsn: str) ->
             with pytest.raises(TimeoutError):
                 async with asyncio.timeout(0.5):
                     await store.note_sending(taken[0], {(FORWARD, f"b.{FORWARD}", "A")})
+
+
+def _is_gone(connection: Any) -> bool:
+    try:
+        return bool(connection.is_closed())
+    except asyncpg.InterfaceError:  # the pool has taken it back
+        return True
+
+
+async def test_a_connection_that_broke_while_it_was_kept_is_replaced(dsn: str) -> None:
+    async with Store.open(dsn) as store:
+        async with store.connection() as first:
+            pid = await first.fetchval("SELECT pg_backend_pid()")
+        async with store.connection() as again:
+            assert await again.fetchval("SELECT pg_backend_pid()") == pid
+        other = await asyncpg.connect(dsn)
+        await other.execute("SELECT pg_terminate_backend($1)", pid)
+        await other.close()
+        await until(lambda: _is_gone(first))
+        async with store.connection() as new:
+            assert await new.fetchval("SELECT pg_backend_pid()") != pid
+
+
+async def test_what_warms_a_sender_up_changes_nothing(dsn: str) -> None:
+    async with Store.open(dsn) as store, store.connection() as connection:
+        await store.register("main", "rfc2136")
+        before = await connection.fetch("SELECT * FROM dns_lease")
+        await store.warm_up("main")
+        assert await connection.fetch("SELECT * FROM dns_lease") == before
+        for table in ("dns_dirty", "dns_published", "dns_sending", "dns_unsure", "dns_messages"):
+            assert await connection.fetchval(f"SELECT count(*) FROM {table}") == 0
+
+
+async def test_a_statement_is_planned_once_however_many_are_at_work(dsn: str) -> None:
+    async with Store.open(dsn) as store:
+        pids = set()
+        for _ in range(3):
+            async with store.connection("read"), store.connection("note"), store.connection("book") as book:
+                pids.add(await book.fetchval("SELECT pg_backend_pid()"))
+            async with store.connection("book") as book:
+                pids.add(await book.fetchval("SELECT pg_backend_pid()"))
+        assert len(pids) == 1
+
+
+async def test_more_users_than_connections_all_get_one_in_turn(dsn: str) -> None:
+    async with Store.open(dsn) as store:
+        await store.register("main", "rfc2136")
+
+        async def use() -> int:
+            async with store.connection("read") as connection:
+                return int(await connection.fetchval("SELECT 1 FROM pg_sleep(0.05)"))
+
+        async with asyncio.timeout(8), asyncio.TaskGroup() as group:
+            warm = [group.create_task(store.warm_up("main")) for _ in range(3)]
+            users = [group.create_task(use()) for _ in range(20)]
+        assert [one.result() for one in users] == [1] * 20
+        assert all(one.done() for one in warm)
