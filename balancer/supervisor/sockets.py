@@ -17,7 +17,7 @@ DEFAULT_UNIX_MODE = 0o660
 UNIX_PREFIX = "unix:"
 Address = tuple[Any, ...]
 _HINTS = {
-    errno.EADDRINUSE: "another process listens there",
+    errno.EADDRINUSE: "another process listens there, `ss -ltnp` says which",
     errno.EACCES: "not allowed for this user; ports below 1024 need CAP_NET_BIND_SERVICE",
     errno.EADDRNOTAVAIL: "no interface of this machine has that address",
 }

@@ -5,6 +5,8 @@ import shutil
 import signal
 import socket
 import ssl
+import subprocess
+import sys
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
@@ -118,6 +120,18 @@ def test_serve_names_every_fault_of_a_file_and_ends_with_3(build: Build) -> None
     site.config_path.write_text(json.dumps(config, indent=1))
     site.cli("serve", "--check", "-c", str(site.config_path), code=3)
     site.cli("serve", "-c", str(site.config_path), code=3)
+
+
+def test_serve_on_a_port_that_is_taken_says_so_and_ends_with_3(build: Build) -> None:
+    site = build()
+    with socket.create_server(("127.0.0.1", 0)) as taken:
+        bind = f"127.0.0.1:{taken.getsockname()[1]}"
+        site.extra["listen"] = [{"bind": bind}]
+        site.write()
+        command = [sys.executable, "-P", "-m", "balancer", "serve", "-c", str(site.config_path)]
+        ended = subprocess.run(command, stderr=subprocess.PIPE, text=True, timeout=40, check=False)
+    assert ended.returncode == 3, ended.stderr
+    assert f"error: {bind}: Address already in use (another process listens there, `ss -ltnp`" in ended.stderr
 
 
 def certificate(site: Site, authority: trustme.CA, name: str, ends: datetime | None = None) -> None:
