@@ -14,12 +14,13 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
+from dnsupdate.connections import BROKEN, NO_ADDRESS, trouble
 from dnsupdate.enqueue import enqueue, remove
 from dnsupdate.errors import BadNameError, DnsUpdateError
 from dnsupdate.host import Host
 from dnsupdate.names import Rules, shown
 from dnsupdate.queries import load
-from dnsupdate.store import BROKEN, NO_ADDRESS, Store, trouble
+from dnsupdate.store import Store
 
 if TYPE_CHECKING:
     import aiohttp

@@ -1,4 +1,4 @@
-"""The sender's side of the tables, and the one place where a connection to PostgreSQL is made.
+"""The sender's side of the tables.
 
 Every transaction of a sender begins with the renewal of its lease: a sender that was stopped for too long changes
 nothing, whatever it believes.
@@ -7,109 +7,46 @@ nothing, whatever it believes.
 import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager, suppress
-from typing import Any, Self
+from contextlib import asynccontextmanager, suppress
+from typing import TYPE_CHECKING, Any, Self
 
 import asyncpg
 
 from dnsupdate.booking import ORPHAN, Booking, Due, Known, Lease, Triple, dues_of
-from dnsupdate.errors import LeaseLostError, StoreError
+from dnsupdate.connections import BROKEN, Connections
+from dnsupdate.errors import LeaseLostError
 from dnsupdate.plan import Key
 from dnsupdate.queries import load
 from dnsupdate.records import Contribution
 
+if TYPE_CHECKING:
+    from dnsupdate.connections import Connection
+
 _SQL = load("sender")
 _NUDGE = load("enqueue")["nudge"]
-COMMAND_TIMEOUT_S = 10.0
 _UNSURE_NAMES = 500
-
-# The last is what asyncpg says when a connection breaks just as a statement begins.
-BROKEN = (OSError, asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError)
-# What asyncpg says beside that of an address that is none.
-NO_ADDRESS = (ValueError, OverflowError)
-Pool = "asyncpg.Pool[asyncpg.Record]"
-
-
-def trouble(exc: Exception) -> str:
-    """Return what happened to a connection; nothing is repeated of an address that is none: it may hold a secret."""
-    if isinstance(exc, NO_ADDRESS) and not isinstance(exc, asyncpg.InterfaceError):
-        return "its address is none: it must be like postgresql://USER:PASSWORD@HOST:PORT/NAME"
-    return f"{type(exc).__name__}: {exc}"
 
 
 class Store:
-    """A pool of connections. `async with Store.open(dsn) as store`."""
+    """What a sender reads and writes. `async with Store.open(dsn) as store`."""
 
-    def __init__(self, pool: "asyncpg.Pool[asyncpg.Record]") -> None:
-        self._pool = pool
-        self._kept: list[tuple[str, asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]] = []  # with their last use
-        self._waiting = 0  # for the pool; it hands out what is given back to it, and not what is kept
-        self._warming = asyncio.Lock()
+    def __init__(self, connections: Connections) -> None:
+        self._connections = connections
+        self.connection = connections.borrow
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, dsn: str) -> "AsyncIterator[Self]":
+    async def open(cls, dsn: str) -> AsyncIterator[Self]:
         """Open a small pool.
 
         Raises:
             StoreError: the database does not answer.
         """
-        try:
-            pool = await asyncpg.create_pool(
-                dsn,
-                min_size=1,
-                max_size=6,
-                command_timeout=COMMAND_TIMEOUT_S,
-                timeout=COMMAND_TIMEOUT_S,
-                init=_settle_plans,
-                reset=_keep,
-            )
-        except (*BROKEN, *NO_ADDRESS) as exc:
-            raise StoreError(f"database: {trouble(exc)}") from exc
-        try:
-            yield cls(pool)
-        finally:
-            pool.terminate()
+        async with Connections.open(dsn) as connections:
+            yield cls(connections)
 
     @asynccontextmanager
-    async def connection(self, use: str = "") -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
-        """Borrow a connection; database trouble becomes a StoreError.
-
-        One that came to no harm is kept for who asks next: the way through the pool takes as long as a statement.
-        `use`: who asks with the same word gets the one whose statements are prepared.
-        """
-        try:
-            connection = await self._borrow(use)
-            try:
-                yield connection
-            except BaseException:
-                await self._pool.release(connection)
-                raise
-            if self._waiting:
-                await self._pool.release(connection)
-            else:
-                self._kept.append((use, connection))
-        except BROKEN as exc:
-            raise StoreError(f"database: {trouble(exc)}") from exc
-
-    async def _borrow(self, use: str) -> "asyncpg.pool.PoolConnectionProxy[asyncpg.Record]":
-        self._kept.sort(key=lambda kept: (kept[0] == use, not kept[0]))
-        while self._kept:
-            _, connection = self._kept.pop()
-            with suppress(asyncpg.InterfaceError):  # it broke meanwhile, and the pool has taken it back
-                if not connection.is_closed():
-                    return connection
-            await self._pool.release(connection)
-        self._waiting += 1
-        try:
-            return await self._pool.acquire(timeout=COMMAND_TIMEOUT_S)
-        finally:
-            self._waiting -= 1
-
-    @asynccontextmanager
-    async def leased(
-        self, lease: Lease, use: str = ""
-    ) -> "AsyncIterator[asyncpg.pool.PoolConnectionProxy[asyncpg.Record]]":
+    async def leased(self, lease: Lease, use: str = "") -> "AsyncIterator[Connection]":
         """A transaction that happens only while the lease is ours.
 
         Raises:
@@ -126,11 +63,10 @@ class Store:
         They are run for an epoch that never was, so that nothing happens.
         """
         nobody = Lease(target, "", -1, 0.0)
-        async with self._warming, AsyncExitStack() as stack:  # two that hold some and wait for more would wait for ever
-            pool, uses = self._pool, ("read", "book", "note", "note")
-            if pool.get_max_size() - pool.get_size() + pool.get_idle_size() + len(self._kept) < len(uses):
+        async with self._connections.borrow_at_once("read", "book", "note", "note") as borrowed:
+            if not borrowed:
                 return  # others are at work, and will be slower beside each other anyway
-            read, book, *notes = [await stack.enter_async_context(self.connection(use)) for use in uses]
+            read, book, *notes = borrowed
             await read.fetch(_SQL["due"], target, 0, "{}", nobody.epoch)
             await read.fetch(_SQL["known_at"], target, "", "", 0)
             await book.fetchval(_SQL["book"], *_book_columns(nobody, Booking(contributions={}, settled=frozenset())))
@@ -409,18 +345,6 @@ def _book_columns(lease: Lease, booking: Booking) -> list[Any]:
 def _lines(rows: Iterable[tuple[str, ...]]) -> str:
     """Return rows as the queries take them apart. No value has a tab or a newline: none can be in a record's text."""
     return "\n".join(["\t".join(row) for row in rows])
-
-
-async def _settle_plans(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Plan each query once, by its indexes: a plan for tables that are empty would be kept when they are full."""
-    await connection.execute(
-        "SET plan_cache_mode = force_generic_plan; SET enable_seqscan = off; SET enable_bitmapscan = off"
-    )
-
-
-async def _keep(connection: "asyncpg.Connection[asyncpg.Record]") -> None:
-    """Keep a connection as it is: nothing else that outlives a transaction is ever set, a reset is a wasted trip."""
-    del connection
 
 
 def _contribution(target: str, row: asyncpg.Record) -> Contribution:
