@@ -171,7 +171,10 @@ def quantile(durations: Sequence[int], share: float, slowest_s: float | None = N
     for bound, count in zip((*sb.BUCKETS_S, most), counts, strict=True):
         if count and before + count >= rank:
             upper = max(lower, min(bound, most))
-            return lower + (upper - lower) * max(0.0, rank - before) / count if upper < float("inf") else lower
+            if upper == float("inf"):
+                return lower
+            # The sum may be rounded up.
+            return min(upper, lower + (upper - lower) * max(0.0, rank - before) / count)
         before += count
         lower = float(bound)
     return lower

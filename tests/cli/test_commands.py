@@ -69,10 +69,13 @@ class Shell:
 
 
 async def until_designated(run: Shell) -> None:
-    async def is_decided() -> bool:
-        return all(item["node"] for item in (await run.control.get("/v1/designations"))["designations"])
+    """Until the workers have been told: the decision itself is there earlier, and the next generation to come."""
 
-    await until(is_decided)
+    def is_told() -> bool:
+        snapshot = run.control.workers[0].snapshot
+        return snapshot is not None and all(item.node for item in snapshot.designations)
+
+    await until(is_told)
 
 
 @asynccontextmanager

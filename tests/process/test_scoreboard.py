@@ -132,11 +132,14 @@ TestLedger = LedgerMachine.TestCase
 def test_a_dead_workers_waiting_requests_and_claims_are_freed() -> None:
     with Scoreboard.create(1) as board:
         base = sb.row(2)
-        freed = ("QUEUED", "PARKED", "PARKED_BYTES", "PARKED_HEAD", "CONNECTIONS", "TUNNELS", "BUSY", "PID", "STATE")
+        freed = ("QUEUED", "PARKED", "PARKED_BYTES", "PARKED_HEAD", "CONNECTIONS", "TUNNELS", "PID", "STATE")
         for name in freed:
             board.cells[base + getattr(sb, f"W_{name}")] = 5
         board.cells[base + sb.W_CONNECTIONS_TOTAL] = 9
+        board.cells[sb.node_cell(2, 3) + sb.N_IN_FLIGHT] = 5
+        assert board.busy(2) == 5
         board.book_lost(2)
+        assert board.busy(2) == 0
         assert [board.cells[base + getattr(sb, f"W_{name}")] for name in freed] == [0] * len(freed)
         assert board.cells[base + sb.W_CONNECTIONS_TOTAL] == 9  # counters go on
 
