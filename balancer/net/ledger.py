@@ -71,6 +71,7 @@ class Ledger:
         self._request_bytes = self._response_bytes = self._connections = 0
         self.tallied: list[NodeState] = []  # nodes with tallies
         self._routed: list[Target] = []
+        self.statistics_may_wait = True
         self._ended = self._tallied_at = 0  # exchanges since, and when, they were written last
         self._overheads: list[int] = []
         self._queue_times: list[int] = []
@@ -139,7 +140,8 @@ class Ledger:
         """Write the statistics, unless they may wait for more: a write costs as much for one exchange as for many."""
         cells, row = self.cells, self.row
         nodes, now = self.tallied, self.reactor.now
-        if self._ended < TALLIES * max(FEW_NODES, len(nodes)) and now - self._tallied_at < TALLIES_NS:
+        is_little = self._ended < TALLIES * max(FEW_NODES, len(nodes)) and now - self._tallied_at < TALLIES_NS
+        if is_little and self.statistics_may_wait:
             self.reactor.want_turn(TALLIES_NS)
             return
         self._ended, self._tallied_at = 0, now

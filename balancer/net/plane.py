@@ -364,6 +364,7 @@ class Plane(Ledger):
 
     def close(self) -> None:
         """Write what is left; the process ends."""
+        self.statistics_may_wait = False
         self.turn_end()
         self.beat(self.reactor.now)
         self.log.close()
