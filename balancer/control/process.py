@@ -63,7 +63,8 @@ def _exit_code(ends: Sequence[BalanceError]) -> int:
     if any(isinstance(exc, ParentGoneError) for exc in ends):
         return 0
     for exc in ends:
-        sys.stderr.write(f"{exc.report if isinstance(exc, InvalidConfigError) else f'error: {exc}'}\n")
+        said = exc.report if isinstance(exc, InvalidConfigError) else f"error: {exc}"
+        sys.stderr.write(f"{said}\n")
     if any(isinstance(exc, ConfigError | PublishError) for exc in ends):
         return EXIT_CONFIG
     return EXIT_FAILED if ends else 0

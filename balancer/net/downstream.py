@@ -69,7 +69,7 @@ class Downstream(RequestBody):
                 data = b""
             if len(data) == HEAD_BYTES:
                 self.is_ordinary = False
-                self.read_was_full()
+                self.look_for_rest()
             if data:
                 self._parse(self.data + data if self.data else data)
             else:
@@ -93,8 +93,8 @@ class Downstream(RequestBody):
             else:
                 self.read_ahead(exchange)
 
-    def read_was_full(self) -> None:
-        """The socket may have more of what it took from the kernel; TLS does."""
+    def look_for_rest(self) -> None:
+        """Come again for what the socket took from the kernel and still holds: only TLS does."""
 
     def broken(self, error: Exception) -> None:
         """See reactor.Handler."""

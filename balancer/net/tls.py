@@ -227,7 +227,7 @@ class TlsClient(Downstream):
         """See Downstream."""
         if self._settled:
             super().ready_otherwise(mask)
-            self.read_was_full()
+            self.look_for_rest()
             return
         if self._needs_proxy and not self._take_proxy():
             return
@@ -242,9 +242,9 @@ class TlsClient(Downstream):
     def interest(self, mask: int) -> None:
         """See Stream. What OpenSSL holds came before: no poller will tell of it."""
         super().interest(mask)
-        self.read_was_full()
+        self.look_for_rest()
 
-    def read_was_full(self) -> None:
+    def look_for_rest(self) -> None:
         """See Downstream."""
         if self.mask & READ and self._tls is not None and self._tls.left_over():
             self.reactor.again.append(self._read_rest)
